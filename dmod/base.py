@@ -1,0 +1,95 @@
+"""The error tree.
+
+Every error that dmod raises on purpose descends from `MXNetError`, so that ``except mx.base.MXNetError``
+keeps catching what it caught under MXNet::
+
+    MXNetError (RuntimeError)
+    ├── InvalidArgument (ValueError)      a value that the caller passed cannot be used
+    ├── NotReadyError                     a call that came before the call it depends on
+    ├── GraphError (ValueError)           a symbol, or its JSON, that is malformed
+    ├── FormatError (ValueError)          a file that is corrupt, truncated or of another format
+    └── KVStoreError
+        ├── UnknownKeyError (LookupError) a key used before `init`
+        ├── EpochEnded                    another worker ended the epoch; the round in flight was dropped
+        └── ClusterError
+            ├── PeerLostError             another process died, stopped answering or left
+            ├── DeadlineError (TimeoutError)
+            ├── ProtocolError             a peer sent what the protocol does not allow
+            ├── JoinRefusedError          the scheduler did not admit this process
+            └── RemoteError               an error raised at the other end, with its text
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClusterError",
+    "DeadlineError",
+    "EpochEnded",
+    "FormatError",
+    "GraphError",
+    "InvalidArgument",
+    "JoinRefusedError",
+    "KVStoreError",
+    "MXNetError",
+    "NotReadyError",
+    "PeerLostError",
+    "ProtocolError",
+    "RemoteError",
+    "UnknownKeyError",
+]
+
+
+class MXNetError(RuntimeError):
+    """The root of all errors that dmod raises on purpose."""
+
+
+class InvalidArgument(MXNetError, ValueError):
+    """A value that the caller passed cannot be used."""
+
+
+class NotReadyError(MXNetError):
+    """A call that came before the call it depends on; the message names the missing one."""
+
+
+class GraphError(MXNetError, ValueError):
+    """A symbol, or the JSON of one, that is malformed."""
+
+
+class FormatError(MXNetError, ValueError):
+    """A file that is corrupt, truncated or of another format; the message has path and offset."""
+
+
+class KVStoreError(MXNetError):
+    """An error of a key-value store."""
+
+
+class UnknownKeyError(KVStoreError, LookupError):
+    """A key that was pushed or pulled before it was initialised."""
+
+
+class EpochEnded(KVStoreError):
+    """Another worker has ended the epoch: the round in flight was dropped on all workers, whole."""
+
+
+class ClusterError(KVStoreError):
+    """An error of the processes that train together."""
+
+
+class PeerLostError(ClusterError):
+    """Another process died, stopped answering, or left while it was needed."""
+
+
+class DeadlineError(ClusterError, TimeoutError):
+    """A wait has passed its deadline; the message says whom it waited for."""
+
+
+class ProtocolError(ClusterError):
+    """A peer sent something that the protocol does not allow."""
+
+
+class JoinRefusedError(ClusterError):
+    """The scheduler did not admit this process to the job."""
+
+
+class RemoteError(ClusterError):
+    """An error that was raised at the other end of a connection."""

@@ -1,0 +1,168 @@
+"""The only reader of the environment: ``DMLC_*`` and ``DMOD_*`` become one frozen `Settings`.
+
+It refuses to guess: a variable that does not parse is an error that names it and what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dmod.base import InvalidArgument
+
+__all__ = ["Settings", "settings"]
+
+ROLES = ("worker", "server", "scheduler")
+TRANSPORTS = ("auto", "ipc", "tcp")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off", "")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says about this process and its job.
+
+    Attributes
+    ----------
+    role : str
+        ``DMLC_ROLE``: 'worker', 'server', 'scheduler', or '' outside a cluster.
+    root_uri, root_port : str, int
+        ``DMLC_PS_ROOT_URI`` and ``DMLC_PS_ROOT_PORT``: where the scheduler listens.
+    num_workers, num_servers : int
+        ``DMLC_NUM_WORKER`` and ``DMLC_NUM_SERVER``.
+    node_host, interface : str
+        ``DMLC_NODE_HOST`` and ``DMLC_INTERFACE``: the address, or the interface, that this process listens on.
+    rank : int or None
+        ``DMLC_WORKER_ID`` or ``DMLC_SERVER_ID`` (by role), else ``DMLC_RANK``; None lets the scheduler choose.
+    job : str
+        ``DMOD_JOB``: processes of different jobs refuse each other.
+    transport : str
+        ``DMOD_TRANSPORT``: 'auto' (ipc between processes of one host, else tcp), 'ipc' or 'tcp'.
+    insecure_network : bool
+        ``DMOD_INSECURE_NETWORK``: permits addresses other than loopback, without authentication.
+    timeout_s : float
+        ``DMOD_TIMEOUT_S``: after so many silent seconds a process counts as dead.
+    join_timeout_s : float
+        ``DMOD_JOIN_TIMEOUT_S``: how long a process waits for the others to join.
+    heartbeat_s : float
+        ``DMOD_HEARTBEAT_S``: seconds between two signs of life.
+    unit_bytes : int
+        ``DMOD_UNIT_BYTES``: the size of the units in which large arrays travel.
+    update_on_kvstore : bool
+        ``DMOD_UPDATE_ON_KVSTORE`` or ``MXNET_UPDATE_ON_KVSTORE``: whether the store runs the optimizer.
+    allow_mixed : bool
+        ``DMOD_ALLOW_MIXED``: admits workers whose fingerprints differ, which gives up equal bits.
+    num_threads : int or None
+        ``DMOD_NUM_THREADS``: threads per device; None leaves the libraries' own settings.
+    """
+
+    role: str = ""
+    root_uri: str = ""
+    root_port: int = 0
+    num_workers: int = 1
+    num_servers: int = 1
+    node_host: str = ""
+    interface: str = ""
+    rank: int | None = None
+    job: str = "default"
+    transport: str = "auto"
+    insecure_network: bool = False
+    timeout_s: float = 10.0
+    join_timeout_s: float = 60.0
+    heartbeat_s: float = 1.0
+    unit_bytes: int = 4 << 20
+    update_on_kvstore: bool = True
+    allow_mixed: bool = False
+    num_threads: int | None = None
+
+
+class _Reader:
+    """Typed look-ups in one environment; every failure names the variable."""
+
+    def __init__(self, environ: Mapping[str, str]):
+        self._environ = environ
+
+    def text(self, name: str, default: str = "", choices: tuple[str, ...] = ()) -> str:
+        value = self._environ.get(name, default).strip()
+        if choices and value and value not in choices:
+            raise InvalidArgument(f"{name}={value!r}: expected one of {', '.join(choices)}")
+        return value
+
+    def integer(self, name: str, default: int, low: int) -> int:
+        text = self._environ.get(name, "").strip()
+        try:
+            value = int(text) if text else default
+        except ValueError:
+            raise InvalidArgument(f"{name}={text!r}: expected a whole number") from None
+        if value < low:
+            raise InvalidArgument(f"{name}={value}: expected at least {low}")
+        return value
+
+    def optional_integer(self, names: tuple[str, ...], low: int) -> int | None:
+        for name in names:
+            if self._environ.get(name, "").strip():
+                return self.integer(name, 0, low)
+        return None
+
+    def seconds(self, name: str, default: float) -> float:
+        text = self._environ.get(name, "").strip()
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            raise InvalidArgument(f"{name}={text!r}: expected seconds, such as {default:g}") from None
+        if not 0 < value < 1e9:
+            raise InvalidArgument(f"{name}={text}: expected a positive number of seconds")
+        return value
+
+    def flag(self, names: tuple[str, ...], default: bool) -> bool:
+        for name in names:
+            text = self._environ.get(name)
+            if text is None:
+                continue
+            if text.strip().lower() in _TRUE:
+                return True
+            if text.strip().lower() in _FALSE:
+                return False
+            raise InvalidArgument(f"{name}={text!r}: expected 0 or 1")
+        return default
+
+
+def settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (default: this process's environment).
+
+    Raises
+    ------
+    InvalidArgument
+        A variable does not parse, or lies outside its range.
+    """
+    read = _Reader(os.environ if environ is None else environ)
+    role = read.text("DMLC_ROLE", choices=ROLES)
+    rank_names = {"worker": ("DMLC_WORKER_ID", "DMLC_RANK"), "server": ("DMLC_SERVER_ID", "DMLC_RANK")}
+    timeout_s = read.seconds("DMOD_TIMEOUT_S", 10.0)
+    heartbeat_s = read.seconds("DMOD_HEARTBEAT_S", min(1.0, timeout_s / 5))
+    if heartbeat_s > timeout_s / 2:
+        raise InvalidArgument(
+            f"DMOD_HEARTBEAT_S={heartbeat_s:g} with DMOD_TIMEOUT_S={timeout_s:g}: "
+            "expected at least two heartbeats within the timeout"
+        )
+    return Settings(
+        role=role,
+        root_uri=read.text("DMLC_PS_ROOT_URI"),
+        root_port=read.integer("DMLC_PS_ROOT_PORT", 0, 0),
+        num_workers=read.integer("DMLC_NUM_WORKER", 1, 1),
+        num_servers=read.integer("DMLC_NUM_SERVER", 1, 1),
+        node_host=read.text("DMLC_NODE_HOST"),
+        interface=read.text("DMLC_INTERFACE"),
+        rank=read.optional_integer(rank_names.get(role, ()), 0),
+        job=read.text("DMOD_JOB", "default"),
+        transport=read.text("DMOD_TRANSPORT", "auto", TRANSPORTS) or "auto",
+        insecure_network=read.flag(("DMOD_INSECURE_NETWORK",), False),
+        timeout_s=timeout_s,
+        join_timeout_s=read.seconds("DMOD_JOIN_TIMEOUT_S", 60.0),
+        heartbeat_s=heartbeat_s,
+        unit_bytes=read.integer("DMOD_UNIT_BYTES", 4 << 20, 1024),
+        update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
+        allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
+        num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1),
+    )
