@@ -1,0 +1,87 @@
+"""The process's seed, and counter-based random streams that follow from it.
+
+Every random number in dmod is a function of (seed, what it is for): a stream of a slot at a node in a
+step does not depend on what was drawn elsewhere, so two workers with one device each draw what one
+process with two devices draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmod.base import InvalidArgument
+
+__all__ = ["SlotStream", "global_seed", "host_generator", "seed"]
+
+_MASK64 = (1 << 64) - 1
+
+
+class _SeedState:
+    """The seed, a count of calls to `seed`, and the generator for draws on the host."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.generation = 0
+        self.host = np.random.Generator(np.random.Philox(key=[0, _MASK64]))
+
+
+_STATE = _SeedState()
+
+
+def seed(value: int) -> None:
+    """Set the process's seed and restart every stream from its beginning."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidArgument(f"seed({value!r}): expected a whole number")
+    _STATE.value = int(value) & _MASK64
+    _STATE.generation += 1
+    _STATE.host = np.random.Generator(np.random.Philox(key=[_STATE.value, _MASK64]))
+
+
+def global_seed() -> int:
+    """The seed in force; 0 if none was set."""
+    return _STATE.value
+
+
+def host_generator() -> np.random.Generator:
+    """The generator for draws outside of executors: initializers, ``mx.random``."""
+    return _STATE.host
+
+
+class SlotStream:
+    """The random streams of one global slot (rank, device): one per node and step.
+
+    Parameters
+    ----------
+    slot : int
+        The global slot: ``rank * devices_per_worker + device``.
+    """
+
+    def __init__(self, slot: int = 0):
+        self.slot = slot
+        self.step = 0
+        self._generation = -1
+        self._philox = np.random.Philox(key=0)
+        self._generator = np.random.Generator(self._philox)
+
+    def advance(self) -> None:
+        """Begin the next step; after a call of `seed`, the first one."""
+        if self._generation != _STATE.generation:
+            self._generation = _STATE.generation
+            self.step = 0
+        self.step += 1
+
+    def generator(self, node: int) -> np.random.Generator:
+        """The generator of `node` in the current step, at its beginning; valid until the next call."""
+        state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([0, 0, self.step, node], np.uint64),
+                "key": np.array([_STATE.value, self.slot], np.uint64),
+            },
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._philox.state = state
+        return self._generator
