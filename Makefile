@@ -64,8 +64,8 @@ oracle: .oracle/.installed
 	@.oracle/bin/python -c 'import mxnet; print("Ready: MXNet", mxnet.__version__, "in .oracle")'
 
 # Rewrites tests/fixtures from what MXNet computes; needs `make oracle`, or DMOD_ORACLE=/path/to/its/python.
-fixtures: $(STAMP)
-	$(BIN)/python tests/oracle/make_fixtures.py
+fixtures:
+	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_fixtures.py
 
 clean:
 	rm -rf $(DEMO_DIR) build dist .mypy_cache .ruff_cache .pytest_cache

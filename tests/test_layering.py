@@ -43,7 +43,7 @@ RESTS_ON: dict[str, set[str]] = {
 }
 ROOTS = {"__init__", "mxnet"}  # the public face, which may import everything
 SANS_IO = {"server_state", "scheduler_state", "client_state", "messages", "wire", "sharding", "tree"}
-NOT_SANS_IO = set("io multiprocessing os pathlib select socket subprocess threading time zmq".split())
+NOT_SANS_IO = {"multiprocessing", "os", "pathlib", "select", "socket", "subprocess", "threading", "time", "zmq"}
 
 
 def files(top: str) -> list[Path]:
