@@ -1,0 +1,182 @@
+"""The one fixed binary tree in which all sums over devices and workers are taken.
+
+The tree over slots 0..n-1 has the first `split(n)` slots, the largest power of two below n, on its
+left and the rest on its right. Floating-point addition is not associative, so a sum has the same
+bits everywhere only if it is taken in the same tree everywhere. When each of W workers has D devices
+and D is a power of two, the tree over W * D slots is the tree over W workers of the trees over D
+devices: a worker may add up its own devices first, and nobody can tell.
+
+float16 is added in float32 and rounded once, at the root; every other dtype is added in itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dmod.ndarray.flat import aligned_empty
+
+__all__ = ["TreeSum", "split", "sum_dtype", "tree_sum"]
+
+
+def split(n: int) -> int:
+    """How many of `n` slots lie on the left: the largest power of two below `n`.
+
+    Examples
+    --------
+    >>> [split(n) for n in (2, 3, 4, 5, 8, 9)]
+    [1, 2, 2, 4, 4, 8]
+    """
+    if n < 2:
+        raise ValueError(f"split({n}): a tree of fewer than two slots has no branches")
+    return 1 << (n - 1).bit_length() - 1
+
+
+def sum_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype in which arrays of `dtype` are added."""
+    dtype = np.dtype(dtype)
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def tree_sum(arrays: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+    """The sum of `arrays`, one for each slot, taken in the tree.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+        Equal shapes; any order of arrival, but the slots' order here.
+    out : ndarray, optional
+        Where the sum goes, rounded to its dtype; may be one of `arrays`.
+
+    Examples
+    --------
+    >>> tree_sum([np.float32([1e8]), np.float32([-1e8]), np.float32([1])])
+    array([1.], dtype=float32)
+    """
+    if out is None:
+        out = np.empty(arrays[0].shape, arrays[0].dtype)
+    tree = TreeSum(len(arrays), arrays[0].size, arrays[0].dtype)
+    for slot, array in enumerate(arrays):
+        tree.add(slot, array.reshape(-1))
+    np.copyto(out, tree.total().reshape(out.shape), casting="same_kind")
+    return out
+
+
+class _Step(NamedTuple):
+    """Where a node's sum goes: its parent, its sibling, and whether it is the left one of the two."""
+
+    parent: int
+    sibling: int
+    is_left: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _steps(n: int) -> tuple[_Step | None, ...]:
+    """For each node its step up; nodes 0..n-1 are the slots, the root has none."""
+    steps: list[_Step | None] = [None] * (2 * n - 1)
+    fresh = iter(range(n, 2 * n - 1))
+
+    def grow(low: int, high: int) -> int:
+        if high - low == 1:
+            return low
+        middle = low + split(high - low)
+        left, right = grow(low, middle), grow(middle, high)
+        node = next(fresh)
+        steps[left], steps[right] = _Step(node, right, True), _Step(node, left, False)
+        return node
+
+    grow(0, n)
+    return tuple(steps)
+
+
+class TreeSum:
+    """Adds up one array per slot, whatever order they come in: two siblings as soon as both are there.
+
+    Parameters
+    ----------
+    n : int
+        The number of slots.
+    size : int
+        Elements of each array.
+    dtype : dtype
+        The arrays' dtype; those that come may also have `sum_dtype` of it.
+    free : list of ndarray, optional
+        Buffers of `size` elements of the wide dtype to use, which several trees may share.
+
+    Notes
+    -----
+    The arrays that are given are read until `clear`, and never written to. Sums live in the tree's own
+    buffers, which the next round uses again: about log2(n) of them when the slots come in order, n / 2
+    at the worst.
+    """
+
+    def __init__(self, n: int, size: int, dtype: Any, free: list[np.ndarray] | None = None):
+        self.n, self.size, self.dtype = n, size, np.dtype(dtype)
+        self._wide = sum_dtype(dtype)
+        self._steps = _steps(n)
+        self._sums: dict[int, np.ndarray] = {}  # node -> its sum, where its sibling's is still missing
+        self._owned: set[int] = set()  # those of them which lie in a buffer of ours
+        self._free = [] if free is None else free
+        self._slots: set[int] = set()
+
+    @property
+    def slots(self) -> frozenset[int]:
+        """The slots that have come."""
+        return frozenset(self._slots)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all slots have come."""
+        return len(self._slots) == self.n
+
+    def add(self, slot: int, array: np.ndarray) -> None:
+        """The 1-D `array` of `slot` has come."""
+        if not 0 <= slot < self.n or slot in self._slots:
+            raise ValueError(f"slot {slot} of {self.n}: out of range, or there already")
+        if array.shape != (self.size,) or array.dtype not in (self.dtype, self._wide):
+            raise ValueError(f"slot {slot}: {array.dtype}{array.shape}, expected {self.dtype}({self.size},)")
+        self._slots.add(slot)
+        node, value = slot, array
+        while (step := self._steps[node]) is not None and step.sibling in self._sums:
+            other = self._sums.pop(step.sibling)
+            out = self._buffer(node, value, step.sibling, other)
+            left, right = (value, other) if step.is_left else (other, value)
+            with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
+                np.add(left, right, out=out, dtype=self._wide)
+            self._owned.add(step.parent)
+            node, value = step.parent, out
+        self._sums[node] = value
+
+    def _buffer(self, node: int, value: np.ndarray, sibling: int, other: np.ndarray) -> np.ndarray:
+        """Where the sum of two nodes goes: into one of them if that is ours, and the other is free then."""
+        owned = [array for child, array in ((node, value), (sibling, other)) if child in self._owned]
+        self._owned -= {node, sibling}
+        self._free += owned[1:]
+        if owned:
+            return owned[0]
+        return self._free.pop() if self._free else aligned_empty(self.size, self._wide)
+
+    def total(self) -> np.ndarray:
+        """The sum, in the wide dtype; it stays as it is until `clear`. With one slot: what was given."""
+        if not self.complete:
+            raise ValueError(f"{len(self._slots)} of {self.n} slots have come")
+        return self._sums[len(self._steps) - 1]
+
+    def exchange(self, buffer: np.ndarray) -> np.ndarray:
+        """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it."""
+        total, root = self.total(), len(self._steps) - 1
+        if root not in self._owned or buffer.dtype != self._wide:
+            np.copyto(buffer, total, casting="same_kind")
+            return buffer
+        self._sums[root] = buffer
+        return total
+
+    def clear(self) -> None:
+        """Forget all slots, and keep the buffers."""
+        self._free += [self._sums[node] for node in self._owned]
+        self._sums.clear()
+        self._owned.clear()
+        self._slots.clear()
