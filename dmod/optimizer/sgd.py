@@ -1,0 +1,190 @@
+"""Stochastic gradient descent, with momentum and weight decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dmod.ndarray.ndarray import NDArray, zeros
+from dmod.optimizer.flat import step_array
+from dmod.optimizer.optimizer import Optimizer, _check_number, register
+
+__all__ = ["NAG", "SGD", "ccSGD"]
+
+
+class _ElementWise(Optimizer):
+    """An optimizer of at most one state, whose `step` serves single arrays as well as flat buffers."""
+
+    momentum: float
+
+    def flat_states(self) -> int:
+        return 1 if self.momentum else 0
+
+    def create_state(self, index: Any, weight: NDArray) -> NDArray | None:
+        return zeros(weight.shape, weight.context, weight.dtype) if self.momentum else None
+
+    def create_state_multi_precision(self, index: Any, weight: NDArray) -> Any:
+        if self.multi_precision and weight.dtype == np.float16:
+            master = weight.astype(np.float32)
+            return (self.create_state(index, master), master)  # in this order, unlike other optimizers
+        return super().create_state_multi_precision(index, weight)
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Update one array, or each of a list of arrays, in place."""
+        self._update(index, weight, grad, state, self.update)
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Like `update`, for a state of `create_state_multi_precision`."""
+        self._update(index, weight, grad, state, self.update_multi_precision)
+
+    def _update(self, index: Any, weight: Any, grad: Any, state: Any, again: Any) -> None:
+        if isinstance(index, (list, tuple)):
+            for one in zip(index, weight, grad, state, strict=True):
+                again(*one)
+            return
+        self._update_count(index)
+        states = state if isinstance(state, tuple) else (state,)
+        arrays = tuple(s._data for s in states if s is not None)
+        step_array(self, weight._data, grad._data, arrays, self._get_lr(index), self._get_wd(index))
+
+
+@register
+class SGD(_ElementWise):
+    """Stochastic gradient descent.
+
+    With ``g = clip(rescale_grad * grad)``, the update is::
+
+        momentum == 0:  weight = (1 - lr * wd) * weight - lr * g
+        else:           state = momentum * state - lr * (g + wd * weight);  weight = weight + state
+
+    Parameters
+    ----------
+    momentum : float
+    lazy_update : bool
+        For row-sparse gradients: leave rows without a gradient alone. Dense gradients have no such rows.
+    **kwargs
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> from dmod.ndarray.ndarray import array
+    >>> weight, grad = array([1.0, 2.0]), array([0.5, 0.5])
+    >>> SGD(learning_rate=0.5).update(0, weight, grad, None)
+    >>> weight.asnumpy()
+    array([0.75, 1.75], dtype=float32)
+    """
+
+    portable = True
+    flat = True
+
+    def __init__(self, momentum: float = 0.0, lazy_update: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        _check_number(type(self).__name__, "momentum", momentum)
+        self.momentum = momentum
+        self.lazy_update = lazy_update
+
+    def step(
+        self,
+        weight: np.ndarray,
+        grad: np.ndarray,
+        states: tuple[np.ndarray, ...],
+        lr: float,
+        wd: float,
+        scratch: np.ndarray,
+    ) -> None:
+        # Scalars are folded together first: each pass over the arrays counts.
+        _scaled_gradient(self, grad, -lr, scratch)
+        if states:
+            momentum = states[0]
+            np.multiply(momentum, float(self.momentum), momentum)
+            np.add(momentum, scratch, momentum)
+            if wd:
+                np.multiply(weight, -lr * wd, scratch)
+                np.add(momentum, scratch, momentum)
+            np.add(weight, momentum, weight)
+        else:
+            if wd:
+                np.multiply(weight, 1.0 - lr * wd, weight)
+            np.add(weight, scratch, weight)
+
+
+def _scaled_gradient(optimizer: Optimizer, grad: np.ndarray, factor: float, out: np.ndarray) -> None:
+    """``out = factor * clip(rescale_grad * grad)``."""
+    rescale, clip = float(optimizer.rescale_grad), optimizer.clip_gradient
+    if clip is None or not clip > 0:
+        np.multiply(grad, factor * rescale, out)
+        return
+    np.multiply(grad, rescale, out)
+    np.minimum(out, float(clip), out=out)
+    np.maximum(out, -float(clip), out=out)
+    np.multiply(out, factor, out)
+
+
+@register
+class ccSGD(SGD):
+    """Another name of `SGD`, which it once had to itself."""
+
+    portable = True
+    flat = True
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+
+
+@register
+class NAG(_ElementWise):
+    """Nesterov's accelerated gradient.
+
+    With ``g = clip(rescale_grad * grad)``, the update is::
+
+        momentum == 0:  weight = (1 - lr * wd) * weight - lr * g
+        else:           step = momentum * state - lr * (g + wd * weight)
+                        new = weight + momentum * step - lr * (g + wd * weight)
+                        state = momentum * state - lr * (g + wd * new);  weight = new
+
+    That the state decays by the new weight is how MXNet 1.9.1 computes it.
+
+    Parameters
+    ----------
+    momentum : float
+    **kwargs
+        See `Optimizer`.
+    """
+
+    portable = True
+    flat = True
+
+    def __init__(self, momentum: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        _check_number(type(self).__name__, "momentum", momentum)
+        self.momentum = momentum
+
+    def step(
+        self,
+        weight: np.ndarray,
+        grad: np.ndarray,
+        states: tuple[np.ndarray, ...],
+        lr: float,
+        wd: float,
+        scratch: np.ndarray,
+    ) -> None:
+        if not states:
+            if wd:
+                np.multiply(weight, 1.0 - lr * wd, weight)
+            _scaled_gradient(self, grad, -lr, scratch)
+            np.add(weight, scratch, weight)
+            return
+        momentum, factor = states[0], float(self.momentum)
+        if wd:
+            np.multiply(weight, 1.0 - (1.0 + factor) * lr * wd, weight)
+        np.multiply(momentum, factor, momentum)
+        np.multiply(momentum, factor, scratch)
+        np.add(weight, scratch, weight)
+        _scaled_gradient(self, grad, -lr, scratch)
+        np.add(momentum, scratch, momentum)
+        np.multiply(scratch, 1.0 + factor, scratch)
+        np.add(weight, scratch, weight)
+        if wd:
+            np.multiply(weight, -lr * wd, scratch)
+            np.add(momentum, scratch, momentum)

@@ -1,0 +1,136 @@
+"""`Updater`: an optimizer together with the states of its parameters, array by array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dmod.base import InvalidArgument
+from dmod.context import Context
+from dmod.ndarray.ndarray import NDArray
+from dmod.optimizer.optimizer import NotSerializable, Optimizer, from_config
+from dmod.optimizer.states import OptimizerStates, StateEntry
+
+__all__ = ["Updater", "get_updater"]
+
+
+class Updater:
+    """Updates weights and keeps their states: what a store without servers calls.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+
+    Attributes
+    ----------
+    states : dict
+        By index: None, an NDArray, or a tuple of such.
+    states_synced : dict
+        By index: whether the state has been fitted to its weight, which loaded ones are at their first use.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self.optimizer = optimizer
+        self.states: dict[Any, Any] = {}
+        self.states_synced: dict[Any, bool] = {}
+
+    def __call__(self, index: Any, grad: Any, weight: Any) -> None:
+        """Update one weight, or each of a list, in place."""
+        if isinstance(index, (list, tuple)):
+            for one in zip(index, grad, weight, strict=True):
+                self(*one)
+            return
+        if index not in self.states:
+            self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
+        elif not self.states_synced[index]:
+            self.states[index] = self._fitted(index, weight)
+        self.states_synced[index] = True
+        self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+
+    def _fitted(self, index: Any, weight: NDArray) -> Any:
+        """The loaded state, in the structure and on the device that the optimizer uses for `weight`."""
+        fresh = self.optimizer.create_state_multi_precision(index, weight)
+        places, loaded = _leaves(fresh), _leaves(self.states[index])
+        if [p.shape for p in places] != [s.shape for s in loaded]:
+            raise InvalidArgument(
+                f"optimizer states of {index!r}: shapes {[s.shape for s in loaded]}, "
+                f"{type(self.optimizer).__name__} needs {[p.shape for p in places]}"
+            )
+        for place, state in zip(places, loaded, strict=True):
+            state.copyto(place)
+        return fresh
+
+    def sync_state_context(self, state: Any, context: Context) -> Any:
+        """The state on another device."""
+        if isinstance(state, NDArray):
+            return state.as_in_context(context)
+        if isinstance(state, (list, tuple)):
+            return type(state)(self.sync_state_context(part, context) for part in state)
+        return state
+
+    def to_states(self, dump_optimizer: bool = False) -> OptimizerStates:
+        """The states and counts as plain arrays, which are copies.
+
+        Parameters
+        ----------
+        dump_optimizer : bool
+            Add the optimizer's description, if it has one.
+        """
+        names, counts = self.optimizer.idx2name, self.optimizer._index_update_count
+        entries = {
+            index: StateEntry(
+                str(names.get(index, "")),
+                counts.get(index, self.optimizer.begin_num_update),
+                tuple(leaf.asnumpy() for leaf in _leaves(state)),
+            )
+            for index, state in self.states.items()
+        }
+        config = None
+        if dump_optimizer:
+            try:
+                config = self.optimizer.to_config()
+            except NotSerializable:
+                config = None
+        return OptimizerStates(config, entries)
+
+    def from_states(self, states: OptimizerStates) -> None:
+        """Take over states and counts, and the optimizer too if the states describe one."""
+        if states.config is not None:
+            self.optimizer = from_config(states.config)
+        loaded = {i: tuple(NDArray(a) for a in entry.arrays) for i, entry in states.entries.items()}
+        self.states = {i: s[0] if len(s) == 1 else s or None for i, s in loaded.items()}
+        self.states_synced = dict.fromkeys(loaded, False)
+        counts = {index: entry.count for index, entry in states.entries.items()}
+        self.optimizer._index_update_count = dict(counts)
+        self.optimizer.num_update = max([self.optimizer.begin_num_update, *counts.values()])
+
+    def get_states(self, dump_optimizer: bool = False) -> bytes:
+        """The states in the format of a ``.states`` file; see `to_states`."""
+        return self.to_states(dump_optimizer).to_bytes()
+
+    def set_states(self, states: bytes) -> None:
+        """Take over what `get_states` returned.
+
+        Raises
+        ------
+        FormatError
+            `states` are corrupt, truncated or something else; nothing is changed.
+        """
+        self.from_states(OptimizerStates.from_bytes(states))
+
+
+def _leaves(state: Any) -> list[NDArray]:
+    """The arrays within a state, in order."""
+    if state is None:
+        return []
+    if isinstance(state, (list, tuple)):
+        return [leaf for part in state for leaf in _leaves(part)]
+    if isinstance(state, np.ndarray):
+        return [NDArray(state)]
+    return [state]
+
+
+def get_updater(optimizer: Optimizer) -> Updater:
+    """A function of ``(index, grad, weight)`` that updates `weight` in place and keeps states by index."""
+    return Updater(optimizer)
