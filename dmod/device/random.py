@@ -14,6 +14,12 @@ from dmod.base import InvalidArgument
 __all__ = ["SlotStream", "global_seed", "host_generator", "seed"]
 
 _MASK64 = (1 << 64) - 1
+_INFERENCE = 1 << 63
+
+
+def _host_generator(value: int) -> np.random.Generator:
+    """A generator whose key no slot's stream has."""
+    return np.random.Generator(np.random.Philox(key=np.array([value, _MASK64], np.uint64)))
 
 
 class _SeedState:
@@ -22,7 +28,7 @@ class _SeedState:
     def __init__(self) -> None:
         self.value = 0
         self.generation = 0
-        self.host = np.random.Generator(np.random.Philox(key=[0, _MASK64]))
+        self.host = _host_generator(0)
 
 
 _STATE = _SeedState()
@@ -34,7 +40,7 @@ def seed(value: int) -> None:
         raise InvalidArgument(f"seed({value!r}): expected a whole number")
     _STATE.value = int(value) & _MASK64
     _STATE.generation += 1
-    _STATE.host = np.random.Generator(np.random.Philox(key=[_STATE.value, _MASK64]))
+    _STATE.host = _host_generator(_STATE.value)
 
 
 def global_seed() -> int:
@@ -59,16 +65,21 @@ class SlotStream:
     def __init__(self, slot: int = 0):
         self.slot = slot
         self.step = 0
+        self._counts = [0, 0]
         self._generation = -1
         self._philox = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._philox)
 
-    def advance(self) -> None:
-        """Begin the next step; after a call of `seed`, the first one."""
+    def advance(self, is_train: bool = True) -> None:
+        """Begin the next step; after a call of `seed`, the first one.
+
+        Inference counts apart from training, so that an evaluation changes no mask of a later step.
+        """
         if self._generation != _STATE.generation:
             self._generation = _STATE.generation
-            self.step = 0
-        self.step += 1
+            self._counts = [0, 0]
+        self._counts[is_train] += 1
+        self.step = self._counts[is_train] + (0 if is_train else _INFERENCE)
 
     def generator(self, node: int) -> np.random.Generator:
         """The generator of `node` in the current step, at its beginning; valid until the next call."""

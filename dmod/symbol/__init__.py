@@ -1,0 +1,21 @@
+"""``mx.sym``: graphs of operators, described before they are computed."""
+
+from __future__ import annotations
+
+from dmod.symbol import functions as _functions
+from dmod.symbol.functions import Group, Variable, var
+from dmod.symbol.symbol import Symbol, load, load_json
+
+_GENERATED = _functions.make_functions()
+globals().update({name: f for name, f in _GENERATED.items() if not name.startswith("_")})
+
+__all__ = ["Group", "Symbol", "Variable", "load", "load_json", "var"]
+__all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
+
+
+def __getattr__(name: str) -> object:
+    """Names with an underscore, such as ``mx.sym._plus_scalar``, are there but not exported."""
+    try:
+        return _GENERATED[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
