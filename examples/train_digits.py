@@ -1,0 +1,218 @@
+"""Train a multilayer perceptron on handwritten digits, in one process or in many.
+
+    python examples/train_digits.py
+    dmod-launch -n 2 -s 1 -- python examples/train_digits.py --kv-store dist_sync
+
+The 1797 digits of 8 x 8 pixels come with scikit-learn. ``--data letter-recognition.data`` trains on the
+UCI file of 20000 letters instead (https://archive.ics.uci.edu/dataset/59/letter+recognition).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+import dmod as mx
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option("--data", metavar="FILE", help="a file in the format of UCI's letter-recognition.data")
+    option("--network", choices=sorted(NETWORKS), default="mlp", help="default: %(default)s")
+    option("--kv-store", default="local", help="local, device or dist_sync; default: %(default)s")
+    option("--batch-size", type=int, default=32, help="examples per worker and step; default: %(default)s")
+    option("--num-epochs", type=int, default=20, help="default: %(default)s")
+    option("--optimizer", default="sgd", help="default: %(default)s")
+    option("--lr", type=float, default=0.1, help="learning rate; default: %(default)s")
+    option("--lr-factor", type=float, default=0.1, help="what --lr is multiplied by at each --lr-step-epochs")
+    option(
+        "--lr-step-epochs", default="", metavar="E,E,...", help="epochs at which to reduce the learning rate"
+    )
+    option("--mom", type=float, default=0.9, help="momentum; default: %(default)s")
+    option("--wd", type=float, default=1e-4, help="weight decay; default: %(default)s")
+    option(
+        "--model-prefix",
+        metavar="PREFIX",
+        help="save a checkpoint per epoch, and the loss curve, under this name",
+    )
+    option(
+        "--load-epoch",
+        type=int,
+        metavar="N",
+        help="go on from the checkpoint that epoch N left at --model-prefix",
+    )
+    option(
+        "--disp-batches",
+        type=int,
+        default=20,
+        help="report speed every so many batches; default: %(default)s",
+    )
+    option(
+        "--seed", type=int, default=0, help="of shuffling, initial values and dropout; default: %(default)s"
+    )
+    option("--min-accuracy", type=float, default=0.0, help="fail if the validation accuracy stays below")
+    args = parser.parse_args()
+    if args.load_epoch is not None and not args.model_prefix:
+        parser.error("--load-epoch needs --model-prefix")
+    return args
+
+
+def read_data(path: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """All examples, scaled to [0, 1], and their class numbers."""
+    if path is None:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return digits.data.astype("float32") / 16, digits.target.astype("float32")
+    with open(path, encoding="ascii") as file:
+        rows = [line.strip().split(",") for line in file if line.strip()]
+    data = np.array([row[1:] for row in rows], "float32") / 15
+    return data, np.array([ord(row[0]) - ord("A") for row in rows], "float32")
+
+
+def iterators(args: argparse.Namespace, kv: mx.kv.KVStore) -> tuple[mx.io.NDArrayIter, mx.io.NDArrayIter]:
+    """This worker's share of the training data, and the validation data, which every worker sees whole."""
+    data, label = read_data(args.data)
+    order = np.random.RandomState(args.seed).permutation(len(data))  # the same split on all workers
+    split = len(data) * 8 // 10
+    mine = order[:split][kv.rank :: kv.num_workers]
+    held_out = order[split:]
+    train = mx.io.NDArrayIter(data[mine], label[mine], args.batch_size, shuffle=True)
+    return train, mx.io.NDArrayIter(data[held_out], label[held_out], args.batch_size)
+
+
+def mlp(num_classes: int) -> mx.sym.Symbol:
+    net = mx.sym.Variable("data")
+    for i, num_hidden in enumerate((128, 64), 1):
+        net = mx.sym.FullyConnected(net, name=f"fc{i}", num_hidden=num_hidden)
+        net = mx.sym.Activation(net, name=f"relu{i}", act_type="relu")
+    net = mx.sym.FullyConnected(net, name="fc3", num_hidden=num_classes)
+    return mx.sym.SoftmaxOutput(net, name="softmax")
+
+
+def mlp_bn(num_classes: int) -> mx.sym.Symbol:
+    """The same with batch normalisation and dropout."""
+    net = mx.sym.Variable("data")
+    for i, num_hidden in enumerate((128, 64), 1):
+        net = mx.sym.FullyConnected(net, name=f"fc{i}", num_hidden=num_hidden)
+        net = mx.sym.BatchNorm(net, name=f"bn{i}", fix_gamma=False)
+        net = mx.sym.Activation(net, name=f"relu{i}", act_type="relu")
+        net = mx.sym.Dropout(net, name=f"drop{i}", p=0.1)
+    net = mx.sym.FullyConnected(net, name="fc3", num_hidden=num_classes)
+    return mx.sym.SoftmaxOutput(net, name="softmax")
+
+
+NETWORKS = {"mlp": mlp, "mlp-bn": mlp_bn}
+
+
+class Curve:
+    """Collects loss and accuracy of each epoch from fit's callbacks; writes them as JSON and as a picture."""
+
+    def __init__(self) -> None:
+        self.epochs: dict[int, dict[str, float]] = {}
+
+    def _record(self, kind: str, param: mx.model.BatchEndParam) -> None:
+        values = {f"{kind}-{name}": float(value) for name, value in param.eval_metric.get_name_value()}
+        self.epochs.setdefault(param.epoch, {}).update(values)
+
+    def on_batch(self, param: mx.model.BatchEndParam) -> None:
+        self._record("train", param)  # the last batch of an epoch leaves the epoch's value
+
+    def on_validation(self, param: mx.model.BatchEndParam) -> None:
+        self._record("validation", param)
+
+    def write(self, prefix: str) -> list[Path]:
+        path = Path(f"{prefix}-curve.json")
+        path.write_text(json.dumps(self.epochs, indent=1) + "\n")
+        try:
+            import matplotlib
+        except ImportError:
+            return [path]
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(6, 3.6))
+        for name in ("train-cross-entropy", "validation-cross-entropy"):
+            points = {epoch + 1: row[name] for epoch, row in self.epochs.items() if name in row}
+            axes.plot(
+                list(points), list(points.values()), marker=".", label=name.replace("-cross-entropy", "")
+            )
+        axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+        axes.legend()
+        figure.tight_layout()
+        figure.savefig(path.with_suffix(".png"), dpi=120)
+        return [path, path.with_suffix(".png")]
+
+
+def optimizer_params(args: argparse.Namespace, batches_per_epoch: int) -> dict[str, object]:
+    params: dict[str, object] = {"learning_rate": args.lr, "wd": args.wd}
+    if args.optimizer == "sgd":
+        params["momentum"] = args.mom
+    steps = [int(epoch) * batches_per_epoch for epoch in args.lr_step_epochs.split(",") if epoch]
+    if steps:
+        params["lr_scheduler"] = mx.lr_scheduler.MultiFactorScheduler(steps, args.lr_factor)
+    return params
+
+
+def main() -> None:
+    args = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    kv = mx.kv.create(args.kv_store)
+    mx.random.seed(args.seed)
+    np.random.seed(args.seed + kv.rank)
+    train, validation = iterators(args, kv)
+    num_classes = 10 if args.data is None else 26
+
+    arg_params = aux_params = None
+    net = NETWORKS[args.network](num_classes)
+    if args.load_epoch is not None:
+        net, arg_params, aux_params = mx.model.load_checkpoint(args.model_prefix, args.load_epoch)
+    saves = args.model_prefix is not None and kv.rank == 0
+    if saves:
+        Path(args.model_prefix).parent.mkdir(parents=True, exist_ok=True)
+
+    curve = Curve()
+    module = mx.mod.Module(net)
+    start = time.monotonic()
+    module.fit(
+        train,
+        eval_data=validation,
+        eval_metric=["acc", "ce"],
+        kvstore=kv,
+        optimizer=args.optimizer,
+        optimizer_params=optimizer_params(args, -(-train.num_data // args.batch_size)),
+        initializer=mx.init.Xavier(magnitude=2.0),
+        arg_params=arg_params,
+        aux_params=aux_params,
+        begin_epoch=args.load_epoch or 0,
+        num_epoch=args.num_epochs,
+        batch_end_callback=[mx.callback.Speedometer(args.batch_size, args.disp_batches), curve.on_batch],
+        epoch_end_callback=mx.callback.do_checkpoint(args.model_prefix) if saves else None,
+        eval_end_callback=curve.on_validation,
+    )
+    seconds = time.monotonic() - start
+    accuracy = dict(module.score(validation, "acc"))["accuracy"]
+    if kv.rank == 0:
+        print(
+            f"\nValidation accuracy {accuracy:.4f} after {args.num_epochs} epochs in {seconds:.1f} s", end=" "
+        )
+        print(f"({kv.type}, {kv.num_workers} worker{'s' * (kv.num_workers > 1)})")
+    if saves:
+        print(
+            f"Model:      {args.model_prefix}-symbol.json, {args.model_prefix}-{args.num_epochs:04d}.params"
+        )
+        print(f"Loss curve: {', '.join(map(str, curve.write(args.model_prefix)))}")
+    if accuracy < args.min_accuracy:
+        raise SystemExit(f"validation accuracy {accuracy:.4f}, expected at least {args.min_accuracy}")
+
+
+if __name__ == "__main__":
+    main()
