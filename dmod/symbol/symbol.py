@@ -30,11 +30,11 @@ __all__ = ["Symbol", "set_binder"]
 HIDDEN_KEYS = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 """Attributes that MXNet knows with and without underscores."""
 
-_binder: Callable[..., Any] | None = None
+_binder: Any = None
 
 
-def set_binder(binder: Callable[..., Any]) -> None:
-    """Install the function that makes an executor of a symbol; the executor package calls this."""
+def set_binder(binder: Any) -> None:
+    """Install the module that makes executors of symbols; the executor package calls this."""
     global _binder
     _binder = binder
 

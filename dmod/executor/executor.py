@@ -1,0 +1,344 @@
+"""`Executor`: a bound symbol. It owns compiled plans and runs them over fixed arrays.
+
+Training and inference have a plan each, compiled when first used. Arrays are never replaced: feeding
+data, setting parameters and reading outputs all go through the same buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dmod.base import InvalidArgument, NotReadyError
+from dmod.context import Context
+from dmod.device import backend
+from dmod.device.random import SlotStream
+from dmod.executor.memory import Workspace
+from dmod.executor.plan import Binding, Plan, compile_plan
+from dmod.ndarray import NDArray
+from dmod.registry import nearest
+from dmod.symbol import Symbol
+from dmod.symbol.graph import check_unique
+from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes
+
+__all__ = ["Executor"]
+
+GRAD_REQS = ("write", "add", "null")
+
+
+class Executor:
+    """A symbol with memory: computes outputs and gradients.
+
+    Executors come from `Symbol.bind` and `Symbol.simple_bind`.
+
+    Attributes
+    ----------
+    arg_arrays, grad_arrays, aux_arrays : list of NDArray
+        In the order of the symbol's arguments and auxiliary states; a gradient that is not wanted is None.
+    outputs : list of NDArray
+        Written anew by every `forward`.
+    """
+
+    def __init__(
+        self,
+        symbol: Symbol,
+        ctx: Context,
+        args: Mapping[str, NDArray],
+        grads: Mapping[str, NDArray],
+        reqs: Mapping[str, str],
+        aux: Mapping[str, NDArray],
+        *,
+        workspace: Workspace | None = None,
+        stream: SlotStream | None = None,
+    ):
+        self._symbol = symbol
+        self._ctx = ctx
+        self._backend = backend(ctx)
+        self._arg_names = check_unique(symbol.list_arguments(), "arguments")
+        self._aux_names = check_unique(symbol.list_auxiliary_states(), "auxiliary states")
+        self._args, self._aux = dict(args), dict(aux)
+        self._reqs = {name: reqs.get(name, "null") if name in grads else "null" for name in self._arg_names}
+        self._grads = {name: grads[name] for name in self._arg_names if self._reqs[name] != "null"}
+        self._workspace = workspace or Workspace(self._backend)
+        self._stream = stream or SlotStream()
+        self._plans: dict[bool, Plan] = {}
+        self._running: Plan | None = None
+        self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
+        self._binding = self._bind()
+        self.arg_arrays = [self._args[n] for n in self._arg_names]
+        self.grad_arrays = [self._grads.get(n) for n in self._arg_names]
+        self.aux_arrays = [self._aux[n] for n in self._aux_names]
+        self.outputs = [NDArray(a, ctx) for a in self._binding.outputs]
+
+    def _bind(self) -> Binding:
+        """Infer everything from the arrays, and check that they fit."""
+        symbol = self._symbol
+        order = symbol._order()
+        arrays = {**self._args, **self._aux}
+        shapes = infer_shapes(order, {n: a.shape for n, a in arrays.items()})
+        dtypes = infer_dtypes(order, {n: a.dtype for n, a in arrays.items()})
+        for name, grad in self._grads.items():
+            if grad.shape != self._args[name].shape:
+                raise InvalidArgument(f"bind: gradient of {name!r} has shape {grad.shape}, expected {self._args[name].shape}")
+        values = {name: array._data for name, array in arrays.items()}
+        outputs, head_grads = [], []
+        for head in symbol._heads:
+            key, node = entry_key(head), head.node
+            if node.op is None:
+                outputs.append(values[node.name])
+            else:
+                outputs.append(self._backend.zeros(shapes[key], dtypes[key]))
+            takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
+            head_grads.append(self._backend.zeros(shapes[key], dtypes[key]) if takes_gradient else None)
+        return Binding(
+            order=order,
+            heads=symbol._heads,
+            shapes=shapes,
+            dtypes=dtypes,
+            values=values,
+            grads={name: array._data for name, array in self._grads.items()},
+            reqs=self._reqs,
+            outputs=outputs,
+            head_grads=head_grads,
+            workspace=self._workspace,
+            stream=self._stream,
+        )
+
+    # ---- arrays by name
+
+    @property
+    def arg_dict(self) -> dict[str, NDArray]:
+        """The arguments by name."""
+        return {n: self._args[n] for n in self._arg_names}
+
+    @property
+    def grad_dict(self) -> dict[str, NDArray | None]:
+        """The gradients of the arguments by name; None where none is wanted."""
+        return {n: self._grads.get(n) for n in self._arg_names}
+
+    @property
+    def aux_dict(self) -> dict[str, NDArray]:
+        """The auxiliary states by name."""
+        return {n: self._aux[n] for n in self._aux_names}
+
+    @property
+    def output_dict(self) -> dict[str, NDArray]:
+        """The outputs by name."""
+        return dict(zip(self._symbol.list_outputs(), self.outputs, strict=True))
+
+    # ---- running
+
+    def plan(self, is_train: bool) -> Plan:
+        """The compiled plan for training or inference; compiled when first asked for."""
+        plan = self._plans.get(is_train)
+        if plan is None:
+            plan = self._plans[is_train] = compile_plan(self._binding, is_train)
+        return plan
+
+    def forward(self, is_train: bool = False, **kwargs: Any) -> list[NDArray]:
+        """Compute the outputs.
+
+        Parameters
+        ----------
+        is_train : bool
+            Whether a `backward` may follow; operators such as Dropout behave differently.
+        **kwargs : NDArray or array-like
+            Values for arguments, copied into their arrays.
+
+        Returns
+        -------
+        list of NDArray
+            `outputs`.
+
+        Raises
+        ------
+        InvalidArgument
+            An unknown argument, or one of another shape.
+        """
+        for name, value in kwargs.items():
+            self._feed(name, value)
+        plan = self.plan(bool(is_train))
+        self._stream.advance(bool(is_train))
+        self._workspace.owner = plan if is_train else None
+        with np.errstate(all="ignore"):
+            if self._monitor is None:
+                for step in plan.forward:
+                    step()
+            else:
+                self._forward_monitored(plan)
+        return self.outputs
+
+    def _feed(self, name: str, value: Any) -> None:
+        if name not in self._args:
+            raise InvalidArgument(f"forward: no argument {name!r}{nearest(name, self._args)}")
+        target = self._args[name]
+        source = value._data if isinstance(value, NDArray) else np.asarray(value)
+        if source.shape != target.shape:
+            raise InvalidArgument(f"forward: {name!r} has shape {source.shape}, bound as {target.shape}; use reshape()")
+        np.copyto(target._data, source, casting="unsafe")
+
+    def _forward_monitored(self, plan: Plan) -> None:
+        """Run step by step and show each result before a later step may use its memory."""
+        assert self._monitor is not None
+        callback, show_all = self._monitor
+        if show_all:
+            for name, array in {**self._args, **self._aux}.items():
+                callback(name, array)
+        for step, written in zip(plan.forward, plan.names, strict=True):
+            step()
+            for name, array in written:
+                callback(name, NDArray(array.copy(), self._ctx))
+
+    def backward(self, out_grads: Any = None, is_train: bool = True) -> None:
+        """Compute the gradients of the arguments.
+
+        Parameters
+        ----------
+        out_grads : NDArray, list or dict of NDArray, optional
+            The gradients of the outputs. Not needed for outputs that are losses.
+        is_train : bool
+            Accepted; gradients belong to the last ``forward(is_train=True)``.
+
+        Raises
+        ------
+        NotReadyError
+            No forward pass in training came before, or its results were overwritten by a later pass.
+        InvalidArgument
+            A gradient is missing, or has another shape than its output.
+        """
+        plan = self.plan(True)
+        if self._workspace.owner is not plan:
+            raise NotReadyError("backward: call forward(is_train=True) first; an inference pass in between discards it")
+        self._take_head_gradients(out_grads)
+        with np.errstate(all="ignore"):
+            for step in plan.backward:
+                step()
+
+    def _take_head_gradients(self, out_grads: Any) -> None:
+        targets = self._binding.head_grads
+        if out_grads is None:
+            given: list[Any] = [None] * len(targets)
+        elif isinstance(out_grads, NDArray):
+            given = [out_grads]
+        elif isinstance(out_grads, Mapping):
+            given = [out_grads.get(name) for name in self._symbol.list_outputs()]
+        else:
+            given = list(out_grads)
+        if len(given) < len(targets) and all(t is None for t in targets[len(given) :]):
+            given += [None] * (len(targets) - len(given))
+        if len(given) != len(targets):
+            raise InvalidArgument(f"backward: {len(given)} gradients for {len(targets)} outputs")
+        for name, target, grad in zip(self._symbol.list_outputs(), targets, given, strict=True):
+            if target is None:
+                continue
+            if grad is None:
+                raise InvalidArgument(
+                    f"backward: output {name!r} is no loss, so its gradient must be given as out_grads"
+                )
+            source = grad._data if isinstance(grad, NDArray) else np.asarray(grad)
+            if source.shape != target.shape:
+                raise InvalidArgument(f"backward: gradient of {name!r} has shape {source.shape}, expected {target.shape}")
+            np.copyto(target, source, casting="unsafe")
+
+    # ---- the rest
+
+    def set_monitor_callback(self, callback: Callable[[str, NDArray], None] | None, monitor_all: bool = False) -> None:
+        """Call ``callback(name, array)`` for every operator's outputs during `forward`.
+
+        Parameters
+        ----------
+        callback : callable or None
+            None removes it.
+        monitor_all : bool
+            Show arguments and auxiliary states too.
+        """
+        self._monitor = (callback, monitor_all) if callback is not None else None
+
+    def copy_params_from(
+        self,
+        arg_params: Mapping[str, NDArray],
+        aux_params: Mapping[str, NDArray] | None = None,
+        allow_extra_params: bool = False,
+    ) -> None:
+        """Copy values into arguments and auxiliary states, by name.
+
+        Raises
+        ------
+        InvalidArgument
+            A name is unknown and `allow_extra_params` is false, or a shape differs.
+        """
+        for what, params, targets in (("argument", arg_params, self._args), ("auxiliary state", aux_params, self._aux)):
+            for name, value in (params or {}).items():
+                if name in targets:
+                    if value.shape != targets[name].shape:
+                        raise InvalidArgument(
+                            f"copy_params_from: {name!r} has shape {value.shape}, bound as {targets[name].shape}"
+                        )
+                    value.copyto(targets[name])
+                elif not allow_extra_params:
+                    raise InvalidArgument(f"copy_params_from: no {what} {name!r}{nearest(name, targets)}")
+
+    def reshape(self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Sequence[int]) -> Executor:
+        """An executor for inputs of other shapes; arrays whose shape stays are shared with this one.
+
+        Parameters
+        ----------
+        partial_shaping : bool
+            Whether arguments that are not named may change their shapes too.
+        allow_up_sizing : bool
+            Whether arrays may become larger than they are.
+        **kwargs
+            New shapes of arguments.
+
+        Raises
+        ------
+        InvalidArgument
+            An argument would change, or grow, without leave.
+        """
+        for name in kwargs:
+            if name not in self._args:
+                raise InvalidArgument(f"reshape: no argument {name!r}{nearest(name, self._args)}")
+        arg_shapes, _, aux_shapes = self._symbol.infer_shape(**kwargs)
+        if arg_shapes is None:
+            raise InvalidArgument(f"reshape: the shapes {kwargs} do not determine all others")
+
+        def fitted(old: Mapping[str, NDArray], names: list[str], shapes: list[Any], named: bool) -> dict[str, NDArray]:
+            out = {}
+            for name, shape in zip(names, shapes, strict=True):
+                if name not in old:
+                    continue
+                array = old[name]
+                if array.shape != shape:
+                    if not (partial_shaping or (named and name in kwargs) or "label" in name):
+                        raise InvalidArgument(
+                            f"reshape: {name!r} would change from {array.shape} to {shape}; allow it by partial_shaping"
+                        )
+                    if int(np.prod(shape)) > array.size and not allow_up_sizing:
+                        raise InvalidArgument(
+                            f"reshape: {name!r} would grow from {array.shape} to {shape}; allow it by allow_up_sizing"
+                        )
+                    array = NDArray(self._backend.zeros(shape, array.dtype), self._ctx)
+                out[name] = array
+            return out
+
+        return Executor(
+            self._symbol,
+            self._ctx,
+            fitted(self._args, self._arg_names, arg_shapes, True),
+            fitted(self._grads, self._arg_names, arg_shapes, True),
+            self._reqs,
+            fitted(self._aux, self._aux_names, aux_shapes, False),
+            workspace=self._workspace,
+            stream=self._stream,
+        )
+
+    def debug_str(self) -> str:
+        """The graph, and the memory that plans take, as text."""
+        lines = [self._symbol.debug_str()]
+        for is_train, plan in sorted(self._plans.items()):
+            kind = "training" if is_train else "inference"
+            steps = f"{len(plan.forward)} forward and {len(plan.backward)} backward steps"
+            lines.append(f"Plan for {kind}: {steps}, {plan.nbytes} bytes of intermediate results")
+        return "\n".join(lines)

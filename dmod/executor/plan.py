@@ -1,0 +1,447 @@
+"""The plan compiler: a symbol becomes two flat lists of steps, forward and backward.
+
+This is the heart of the executor. It walks the graph once and decides for every result where it lies
+(`Buffer`), which step writes it and which step reads it last; `memory` then places the buffers, and each
+operator builds its steps over them. Running a plan is calling the steps in order: no graph, no
+allocation, no choice.
+
+Gradients: an entry that several nodes read gets the sum of their contributions, added in reverse
+topological order, so the bits do not depend on anything but the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmod.base import MXNetError
+from dmod.device.random import SlotStream
+from dmod.executor.memory import Workspace, assign_offsets
+from dmod.ops.registry import Call, Step
+from dmod.symbol.graph import Entry, Node, output_name
+
+__all__ = ["Binding", "Plan", "compile_plan"]
+
+Key = tuple[int, int]
+
+
+@dataclass
+class Binding:
+    """What a plan is compiled over: a graph, and the arrays that are there already.
+
+    Attributes
+    ----------
+    order, heads : list of Node, list of Entry
+    shapes, dtypes : dict
+        Of every entry, by ``(id(node), output)``.
+    values : dict of str to array
+        Every variable's array: arguments and auxiliary states.
+    grads, reqs : dict of str to array, dict of str to str
+        Where gradients of arguments go, and whether they are written ('write') or added ('add').
+    outputs, head_grads : list of array or None
+        The arrays of the heads; the gradients that backward starts from (None for losses).
+    """
+
+    order: list[Node]
+    heads: list[Entry]
+    shapes: dict[Key, Any]
+    dtypes: dict[Key, Any]
+    values: dict[str, Any]
+    grads: dict[str, Any]
+    reqs: dict[str, str]
+    outputs: list[Any]
+    head_grads: list[Any]
+    workspace: Workspace
+    stream: SlotStream
+
+
+@dataclass
+class Plan:
+    """A compiled graph.
+
+    Attributes
+    ----------
+    forward, backward : list of callable
+    names : list
+        For each forward step: the names and arrays of the outputs it has written (for monitors).
+    nbytes : int
+        The memory that intermediate results take.
+    """
+
+    forward: list[Step] = field(default_factory=list)
+    backward: list[Step] = field(default_factory=list)
+    names: list[list[tuple[str, Any]]] = field(default_factory=list)
+    nbytes: int = 0
+
+
+class Buffer:
+    """One result's memory: bound to an array from the start, or placed by the planner.
+
+    `base` is the buffer whose memory this one takes over (a view, or an operation in place).
+    """
+
+    __slots__ = ("array", "base", "dtype", "first", "last", "shape")
+
+    def __init__(self, shape: Any, dtype: Any, array: Any = None):
+        self.shape, self.dtype, self.array = shape, dtype, array
+        self.base: Buffer | None = None
+        self.first, self.last = -1, -1
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that owns the memory."""
+        return self if self.base is None else self.base.root
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the memory was there before the plan."""
+        return self.root.array is not None
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def touch(self, time: int) -> None:
+        """Note that the step at `time` reads or writes this buffer."""
+        root = self.root
+        if root.first < 0:
+            root.first = time
+        root.last = max(root.last, time)
+
+
+@dataclass
+class _Draft:
+    """A step before its buffers have memory."""
+
+    build: Callable[[], Step]
+    names: list[tuple[str, Buffer]] = field(default_factory=list)
+
+
+class _Compiler:
+    """One compilation: `forward`, then `backward`, then `finish`."""
+
+    def __init__(self, binding: Binding, is_train: bool):
+        self.binding = binding
+        self.is_train = is_train
+        self.number = {id(node): i for i, node in enumerate(binding.order)}
+        self.values: dict[Key, Buffer] = {}
+        self.viewed: set[int] = set()
+        self.last_read = self._last_reads() if is_train else {}
+        self.forward_drafts: list[_Draft] = []
+        self.backward_drafts: list[_Draft] = []
+        self.buffers: list[Buffer] = []
+        self.time = 0
+
+    # ---- forward
+
+    def _needs_grad(self) -> set[int]:
+        """The ids of the nodes whose gradient leads to an argument that wants one."""
+        needed: set[int] = set()
+        for node in self.binding.order:
+            wanted = self.binding.reqs.get(node.name, "null") != "null" if node.is_variable else False
+            arguments = node.inputs[: node.num_arguments]
+            if wanted or any(id(e.node) in needed for e in arguments):
+                needed.add(id(node))
+        return needed
+
+    def _last_reads(self) -> dict[Key, bool]:
+        """The entries that backward reads."""
+        needed = self._needs_grad()
+        read: dict[Key, bool] = {}
+        for node in self.binding.order:
+            if node.op is None or id(node) not in needed:
+                continue
+            inputs, outputs = node.op.backward_reads(node.attrs)
+            read.update({_key(node.inputs[i]): True for i in inputs if i < len(node.inputs)})
+            read.update({(id(node), i): True for i in outputs})
+        return read
+
+    def forward(self) -> None:
+        """Draft a step for every operator, in order."""
+        binding = self.binding
+        heads = {_key(e): array for e, array in zip(binding.heads, binding.outputs, strict=True)}
+        readers: dict[Key, int] = {}
+        for i, node in enumerate(binding.order):
+            for entry in node.inputs:
+                readers[_key(entry)] = i
+        for i, node in enumerate(binding.order):
+            if node.op is None:
+                key = (id(node), 0)
+                self.values[key] = Buffer(binding.shapes[key], binding.dtypes[key], binding.values[node.name])
+            else:
+                self._forward_node(i, node, heads, readers)
+
+    def _forward_node(self, i: int, node: Node, heads: dict[Key, Any], readers: dict[Key, int]) -> None:
+        assert node.op is not None
+        inputs = [self.values[_key(e)] for e in node.inputs]
+        outputs = []
+        for k in range(len(node.op.outputs(node.attrs))):
+            key = (id(node), k)
+            buffer = Buffer(self.binding.shapes[key], self.binding.dtypes[key], heads.get(key))
+            self.values[key] = buffer
+            outputs.append(buffer)
+        if node.op.view(node.attrs, self.is_train) and (id(node), 0) not in heads:
+            outputs[0].base = inputs[0]
+            self.viewed.add(id(node))
+            for buffer in outputs[:1]:
+                buffer.touch(self.time)
+            self.values.update({(id(node), k): b for k, b in enumerate(outputs)})
+            self._forward_names(node, outputs)
+            return
+        for source, target in node.op.inplace(node.attrs):
+            self._share(i, node.inputs[source], inputs[source], outputs[target], readers)
+        for buffer in (*inputs, *outputs):
+            buffer.touch(self.time)
+        self.buffers.extend(outputs)
+        call = self._draft_call(node, inputs, outputs)
+        op = node.op
+        draft = _Draft(lambda: op.forward(call()))
+        draft.names = self._named(node, outputs)
+        self.forward_drafts.append(draft)
+        self.time += 1
+
+    def _named(self, node: Node, outputs: list[Buffer]) -> list[tuple[str, Buffer]]:
+        return [(output_name(Entry(node, k)), outputs[k]) for k in range(node.num_visible)]
+
+    def _forward_names(self, node: Node, outputs: list[Buffer]) -> None:
+        """A view has no step: its name is reported with the step before it."""
+        if not self.forward_drafts:
+            self.forward_drafts.append(_Draft(lambda: _nothing))
+        self.forward_drafts[-1].names.extend(self._named(node, outputs))
+
+    def _share(self, i: int, entry: Entry, source: Buffer, target: Buffer, readers: dict[Key, int]) -> None:
+        """Let `target` take over `source`'s memory if nobody reads the source after node number `i`."""
+        if target.base is not None or target.is_bound or source.is_bound or source.nbytes != target.nbytes:
+            return
+        root = source.root
+        for key, buffer in self.values.items():
+            if buffer is not target and buffer.root is root and (readers.get(key, -1) > i or key in self.last_read):
+                return
+        if np.dtype(source.dtype) == np.dtype(target.dtype):
+            target.base = source
+
+    def _draft_call(
+        self,
+        node: Node,
+        inputs: list[Buffer],
+        outputs: list[Buffer],
+        out_grads: Sequence[Buffer | None] = (),
+        in_grads: Sequence[Buffer | None] = (),
+    ) -> Callable[[], Call]:
+        """A function that makes the node's `Call` once all buffers have memory."""
+        binding = self.binding
+        count = node.num_arguments
+
+        def make() -> Call:
+            workspace = binding.workspace
+            workspace.begin_step()
+            arrays = [_array(b) for b in inputs]
+            return Call(
+                xp=workspace.backend.xp,
+                attrs=node.attrs,  # type: ignore[arg-type]
+                is_train=self.is_train,
+                inputs=arrays[:count],
+                outputs=[_array(b) for b in outputs],
+                aux=arrays[count:],
+                stream=binding.stream,
+                node=self.number[id(node)],
+                scratch=workspace.scratch,
+                out_grads=[None if b is None else _array(b) for b in out_grads],
+                in_grads=[None if b is None else _array(b) for b in in_grads],
+            )
+
+        return make
+
+    # ---- backward
+
+    def backward(self) -> None:
+        """Draft the gradient steps, from the heads to the arguments."""
+        binding = self.binding
+        needed = self._needs_grad()
+        if not needed:
+            return
+        grads: dict[Key, Buffer] = {}
+        for entry, array in zip(binding.heads, binding.head_grads, strict=True):
+            if array is not None and id(entry.node) in needed:
+                self._contribute(entry, Buffer(array.shape, array.dtype, array), grads)
+        for node in reversed(binding.order):
+            if node.op is not None and id(node) in needed:
+                self._backward_node(node, needed, grads)
+        for node in binding.order:
+            if node.is_variable and binding.reqs.get(node.name, "null") != "null":
+                self._deliver(node, grads.get((id(node), 0)))
+
+    def _backward_node(self, node: Node, needed: set[int], grads: dict[Key, Buffer]) -> None:
+        op = node.op
+        assert op is not None
+        outputs = [self.values[id(node), k] for k in range(len(op.outputs(node.attrs)))]
+        out_grads = [grads.get((id(node), k)) for k in range(len(outputs))]
+        if not op.is_loss and all(g is None for g in out_grads):
+            return
+        if op.backward is None:
+            raise MXNetError(f"{op.name} {node.name!r} has no gradient; block it, or set grad_req to 'null'")
+        if not op.is_loss:
+            for k in range(node.num_visible):
+                if out_grads[k] is None:
+                    out_grads[k] = self._zeros(outputs[k])
+        entries = node.inputs[: node.num_arguments]
+        in_grads = [self._gradient_for(e, grads) if id(e.node) in needed else None for e in entries]
+        seen: set[Key] = set()
+        for k, entry in enumerate(entries):  # an entry that is read twice gets two contributions
+            if in_grads[k] is not None and _key(entry) in seen:
+                in_grads[k] = Buffer(in_grads[k].shape, in_grads[k].dtype)  # type: ignore[union-attr]
+            seen.add(_key(entry))
+        pairs = [(0, 0)] if id(node) in self.viewed else op.backward_inplace(node.attrs)
+        for out, into in pairs:
+            self._share_gradient(out_grads[out], in_grads[into], grads, (id(node), out))
+        inputs = [self.values[_key(e)] for e in node.inputs]
+        self._draft_backward(node, inputs, outputs, out_grads, in_grads)
+        for entry, grad in zip(entries, in_grads, strict=True):
+            if grad is not None:
+                self._contribute(entry, grad, grads)
+
+    def _draft_backward(
+        self,
+        node: Node,
+        inputs: list[Buffer],
+        outputs: list[Buffer],
+        out_grads: list[Buffer | None],
+        in_grads: list[Buffer | None],
+    ) -> None:
+        op = node.op
+        assert op is not None and op.backward is not None
+        if id(node) in self.viewed:
+            source, target = out_grads[0], in_grads[0]
+            if source is not None and target is not None and target.root is not source.root:
+                self._copy(source, target)
+            return
+        reads_in, reads_out = op.backward_reads(node.attrs)
+        read = [inputs[k] for k in reads_in if k < len(inputs)] + [outputs[k] for k in reads_out]
+        for buffer in (*read, *out_grads, *in_grads):
+            if buffer is not None:
+                buffer.touch(self.time)
+        self.buffers.extend(g for g in in_grads if g is not None)
+        call, build = self._draft_call(node, inputs, outputs, out_grads, in_grads), op.backward
+        self.backward_drafts.append(_Draft(lambda: build(call())))
+        self.time += 1
+
+    def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer]) -> Buffer:
+        """A buffer for a contribution to the gradient of `entry`: the argument's own array if it is free."""
+        node, key = entry.node, _key(entry)
+        first = key not in grads
+        if node.is_variable and first and self.binding.reqs.get(node.name) == "write":
+            array = self.binding.grads[node.name]
+            return Buffer(array.shape, array.dtype, array)
+        return Buffer(self.binding.shapes[key], self.binding.dtypes[key])
+
+    def _share_gradient(self, source: Buffer | None, target: Buffer | None, grads: dict[Key, Buffer], key: Key) -> None:
+        """Let an input's gradient take over the output's: it has been read when the step ends."""
+        if source is None or target is None or target.is_bound or source.is_bound:
+            return
+        if source.nbytes != target.nbytes or np.dtype(source.dtype) != np.dtype(target.dtype):
+            return
+        if not any(k != key and g.root is source.root for k, g in grads.items()):
+            target.base = source
+
+    def _contribute(self, entry: Entry, grad: Buffer, grads: dict[Key, Buffer]) -> None:
+        """Add `grad` to what `entry` has got so far."""
+        key = _key(entry)
+        total = grads.get(key)
+        if total is None:
+            grads[key] = grad
+            return
+        head = any(total.array is array for array in self.binding.head_grads if array is not None)
+        target = Buffer(total.shape, total.dtype) if head else total  # the caller's gradient stays as it is
+        self._add(total, grad, target)
+        grads[key] = target
+
+    def _deliver(self, node: Node, grad: Buffer | None) -> None:
+        """Bring the gradient of an argument into its array, unless it was made there."""
+        array = self.binding.grads[node.name]
+        target = Buffer(array.shape, array.dtype, array)
+        if self.binding.reqs[node.name] == "add":
+            if grad is not None:
+                self._add(target, grad, target)
+        elif grad is None:
+            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0)))
+        elif grad.root.array is not array:
+            self._copy(grad, target)
+
+    def _zeros(self, like: Buffer) -> Buffer:
+        buffer = Buffer(like.shape, like.dtype)
+        buffer.touch(self.time)
+        self.buffers.append(buffer)
+        self.time += 1
+
+        def build() -> Step:
+            array = _array(buffer)
+            return lambda: array.fill(0)
+
+        self.backward_drafts.append(_Draft(build))
+        return buffer
+
+    def _add(self, left: Buffer, right: Buffer, target: Buffer) -> None:
+        self._elementwise("add", [left, right], target)
+
+    def _copy(self, source: Buffer, target: Buffer) -> None:
+        self._elementwise("positive", [source], target)
+
+    def _elementwise(self, function: str, sources: list[Buffer], target: Buffer) -> None:
+        for buffer in (*sources, target):
+            buffer.touch(self.time)
+        self.time += 1
+        self.buffers.append(target)
+        xp = self.binding.workspace.backend.xp
+
+        def build() -> Step:
+            out = _array(target)
+            arrays = [_array(b).reshape(out.shape) for b in sources]
+            apply = getattr(xp, function)
+            return lambda: apply(*arrays, out=out)
+
+        self.backward_drafts.append(_Draft(build))
+
+    # ---- memory
+
+    def finish(self) -> Plan:
+        """Give every buffer memory and build the steps."""
+        roots = list({id(b.root): b.root for b in self.buffers if not b.is_bound}.values())
+        offsets, total = assign_offsets([(b.first, b.last, b.nbytes) for b in roots])
+        block = self.binding.workspace.block(total)
+        for buffer, offset in zip(roots, offsets, strict=True):
+            part = block[offset : offset + buffer.nbytes]
+            buffer.array = part.view(buffer.dtype).reshape(buffer.shape)
+        plan = Plan(nbytes=total)
+        for draft in self.forward_drafts:
+            plan.forward.append(draft.build())
+            plan.names.append([(name, _array(buffer)) for name, buffer in draft.names])
+        plan.backward = [draft.build() for draft in self.backward_drafts]
+        return plan
+
+
+def _nothing() -> None:
+    """The step of a network that starts with a view."""
+
+
+def _key(entry: Entry) -> Key:
+    return id(entry.node), entry.index
+
+
+def _array(buffer: Buffer) -> Any:
+    """The buffer's array, in its own shape."""
+    if buffer.base is None:
+        return buffer.array
+    return _array(buffer.base).reshape(buffer.shape)
+
+
+def compile_plan(binding: Binding, is_train: bool) -> Plan:
+    """Compile the graph of `binding` for training (forward and backward) or inference (forward only)."""
+    compiler = _Compiler(binding, is_train)
+    compiler.forward()
+    if is_train:
+        compiler.backward()
+    return compiler.finish()
