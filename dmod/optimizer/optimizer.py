@@ -342,7 +342,7 @@ def create(name: str | Optimizer, **kwargs: Any) -> Optimizer:
                 f"create: {type(name).__name__} is made already, it takes no {', '.join(kwargs)}"
             )
         return name
-    return _registry.create(name, **kwargs)
+    return cast(Optimizer, _registry.get(name)(**kwargs))
 
 
 def from_config(config: Any) -> Optimizer:

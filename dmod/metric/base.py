@@ -1,0 +1,398 @@
+"""The base of all metrics, several metrics as one, metrics from functions, and their registry.
+
+Metrics count on the host: `update` works on the memory of arrays on the CPU without a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy
+
+from dmod.base import InvalidArgument
+from dmod.ndarray.ndarray import NDArray
+from dmod.registry import Registry
+
+__all__ = [
+    "CompositeEvalMetric",
+    "CustomMetric",
+    "EvalMetric",
+    "alias",
+    "check_label_shapes",
+    "create",
+    "np",
+    "register",
+]
+
+_registry = Registry("metric")
+
+
+def register(klass: type[EvalMetric]) -> type[EvalMetric]:
+    """Register a metric under its class name; usable as a decorator."""
+    _registry.register(klass)
+    return klass
+
+
+def alias(*names: str) -> Callable[[Any], Any]:
+    """Return a decorator that registers a metric under further names."""
+    return _registry.alias(*names)
+
+
+def host(array: Any) -> numpy.ndarray:
+    """The values of an NDArray or anything like an array; no copy if they are on the host already."""
+    return array._data if type(array) is NDArray else numpy.asarray(array)
+
+
+def pairs(labels: Any, preds: Any) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
+    """Labels with their predictions, as arrays on the host."""
+    labels, preds = check_label_shapes(labels, preds, wrap=True)
+    for label, pred in zip(labels, preds, strict=True):
+        yield host(label), host(pred)
+
+
+def check_label_shapes(labels: Any, preds: Any, wrap: bool = False, shape: bool = False) -> tuple[Any, Any]:
+    """Check that there are as many labels as predictions.
+
+    Parameters
+    ----------
+    labels, preds : NDArray or list of NDArray
+    wrap : bool
+        Make single arrays lists of one.
+    shape : bool
+        Compare the shapes, not the lengths.
+
+    Returns
+    -------
+    labels, preds
+
+    Raises
+    ------
+    InvalidArgument
+        They differ.
+    """
+    left, right = (labels.shape, preds.shape) if shape else (len(labels), len(preds))
+    if left != right:
+        raise InvalidArgument(f"labels and predictions differ: {left} of labels, {right} of predictions")
+    if wrap:
+        labels = [labels] if isinstance(labels, (NDArray, numpy.ndarray)) else labels
+        preds = [preds] if isinstance(preds, (NDArray, numpy.ndarray)) else preds
+    return labels, preds
+
+
+class EvalMetric:
+    """Base of all metrics: a sum over instances, since the last `reset` and since the last `reset_local`.
+
+    A metric of one's own defines `update`, which adds to ``sum_metric`` and ``num_inst``. If it adds to
+    ``global_sum_metric`` and ``global_num_inst`` too, it passes ``has_global_stats=True``.
+
+    Parameters
+    ----------
+    name : str
+    output_names, label_names : list of str, optional
+        Which outputs and labels `update_dict` uses; default: all.
+    **kwargs
+        Kept for `get_config`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output_names: Sequence[str] | None = None,
+        label_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
+        self.name = str(name)
+        self.output_names = output_names
+        self.label_names = label_names
+        self._has_global_stats = bool(kwargs.pop("has_global_stats", False))
+        self._kwargs = kwargs
+        self._warned = False
+        self.reset()
+
+    def __str__(self) -> str:
+        return f"EvalMetric: {dict(self.get_name_value())}"
+
+    def get_config(self) -> dict[str, Any]:
+        """A description that `create` takes."""
+        return {
+            **self._kwargs,
+            "metric": type(self).__name__,
+            "name": self.name,
+            "output_names": self.output_names,
+            "label_names": self.label_names,
+        }
+
+    # ---- adding up
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        labels, preds : list of NDArray
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define update(labels, preds)")
+
+    def update_dict(self, label: Mapping[str, Any], pred: Mapping[str, Any]) -> None:
+        """Add a batch of labels and outputs by name; `label_names` and `output_names` choose among them."""
+        self.update(_chosen(label, self.label_names, "label"), _chosen(pred, self.output_names, "output"))
+
+    def _add(self, total: float, count: int) -> None:
+        self.sum_metric += total
+        self.global_sum_metric += total
+        self.num_inst += count
+        self.global_num_inst += count
+
+    def _warn_once(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"metric {self.name}: {text}", stacklevel=4)
+
+    # ---- resetting
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.num_inst = 0
+        self.sum_metric: Any = 0.0
+        self.global_num_inst = 0
+        self.global_sum_metric: Any = 0.0
+
+    def reset_local(self) -> None:
+        """Forget what `get` counts, but not what `get_global` does."""
+        self.num_inst = 0
+        self.sum_metric = 0.0
+
+    # ---- results
+
+    def _result(self, total: float, count: int) -> float:
+        """The metric for a sum over `count` instances."""
+        return total / count if count else math.nan
+
+    def get(self) -> tuple[Any, Any]:
+        """The name and the value since `reset_local`; NaN if nothing was added."""
+        return self.name, self._result(self.sum_metric, self.num_inst)
+
+    def get_global(self) -> tuple[Any, Any]:
+        """The name and the value since `reset`."""
+        if self._has_global_stats:
+            return self.name, self._result(self.global_sum_metric, self.global_num_inst)
+        return self.get()
+
+    def get_name_value(self) -> list[tuple[str, float]]:
+        """`get` as a list of pairs."""
+        return _as_pairs(*self.get())
+
+    def get_global_name_value(self) -> list[tuple[str, float]]:
+        """`get_global` as a list of pairs."""
+        return _as_pairs(*self.get_global()) if self._has_global_stats else self.get_name_value()
+
+
+def _as_pairs(name: Any, value: Any) -> list[tuple[str, float]]:
+    names = name if isinstance(name, list) else [name]
+    values = value if isinstance(value, list) else [value]
+    return list(zip(names, values, strict=True))
+
+
+def _chosen(arrays: Mapping[str, Any], names: Sequence[str] | None, what: str) -> list[Any]:
+    if names is None:
+        return list(arrays.values())
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise InvalidArgument(
+            f"metric: no {what} {missing[0]!r} among {', '.join(map(repr, arrays)) or 'none'}"
+        )
+    return [arrays[name] for name in names]
+
+
+@register
+@alias("composite")
+class CompositeEvalMetric(EvalMetric):
+    """Several metrics as one.
+
+    Parameters
+    ----------
+    metrics : list, optional
+        What `create` takes.
+    name, output_names, label_names
+        See `EvalMetric`.
+
+    Examples
+    --------
+    >>> CompositeEvalMetric(['acc', 'mse']).get()[0]
+    ['accuracy', 'mse']
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Any] | None = None,
+        name: str = "composite",
+        output_names: Sequence[str] | None = None,
+        label_names: Sequence[str] | None = None,
+    ):
+        self.metrics = [create(metric) for metric in metrics or ()]
+        super().__init__(name, output_names, label_names, has_global_stats=True)
+
+    def add(self, metric: Any) -> None:
+        """Add a child: what `create` takes."""
+        self.metrics.append(create(metric))
+
+    def get_metric(self, index: int) -> EvalMetric:
+        """The child at `index`."""
+        if not -len(self.metrics) <= index < len(self.metrics):
+            raise InvalidArgument(f"get_metric({index}): there are {len(self.metrics)} metrics")
+        return self.metrics[index]
+
+    def update(self, labels: Any, preds: Any) -> None:
+        for metric in self.metrics:
+            metric.update(labels, preds)
+
+    def update_dict(self, label: Mapping[str, Any], pred: Mapping[str, Any]) -> None:
+        if self.label_names is not None:
+            label = dict(zip(self.label_names, _chosen(label, self.label_names, "label"), strict=True))
+        if self.output_names is not None:
+            pred = dict(zip(self.output_names, _chosen(pred, self.output_names, "output"), strict=True))
+        for metric in self.metrics:
+            metric.update_dict(label, pred)
+
+    def reset(self) -> None:
+        for metric in self.metrics:
+            metric.reset()
+
+    def reset_local(self) -> None:
+        for metric in self.metrics:
+            metric.reset_local()
+
+    def get(self) -> tuple[list[str], list[float]]:
+        return _joined(metric.get() for metric in self.metrics)
+
+    def get_global(self) -> tuple[list[str], list[float]]:
+        return _joined(metric.get_global() for metric in self.metrics)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "metrics": [metric.get_config() for metric in self.metrics]}
+
+
+def _joined(results: Iterator[tuple[Any, Any]]) -> tuple[list[str], list[float]]:
+    found = [pair for result in results for pair in _as_pairs(*result)]
+    return [name for name, _ in found], [value for _, value in found]
+
+
+@register
+class CustomMetric(EvalMetric):
+    """A metric from a function.
+
+    Parameters
+    ----------
+    feval : callable
+        ``feval(label, pred)`` of numpy arrays; returns the value for a batch, or ``(sum, count)``.
+    name : str, optional
+        Default: the function's.
+    allow_extra_outputs : bool
+        Leave predictions without a label aside.
+    output_names, label_names
+        See `EvalMetric`.
+    """
+
+    def __init__(
+        self,
+        feval: Callable[[Any, Any], Any],
+        name: str | None = None,
+        allow_extra_outputs: bool = False,
+        output_names: Sequence[str] | None = None,
+        label_names: Sequence[str] | None = None,
+    ):
+        if name is None:
+            name = getattr(feval, "__name__", type(feval).__name__)
+            name = f"custom({name})" if "<" in name else name
+        super().__init__(name, output_names, label_names, has_global_stats=True)
+        self._feval = feval
+        self._allow_extra_outputs = allow_extra_outputs
+
+    def update(self, labels: Any, preds: Any) -> None:
+        if not self._allow_extra_outputs:
+            labels, preds = check_label_shapes(labels, preds, wrap=True)
+        for label, pred in zip(labels, preds, strict=False):
+            result = self._feval(host(label), host(pred))
+            total, count = result if isinstance(result, tuple) else (result, 1)
+            self._add(total, count)
+
+    def get_config(self) -> dict[str, Any]:
+        raise NotImplementedError("CustomMetric cannot be described: it holds a function")
+
+
+def np(
+    numpy_feval: Callable[[Any, Any], Any], name: str | None = None, allow_extra_outputs: bool = False
+) -> CustomMetric:
+    """A metric from a function of numpy arrays; see `CustomMetric`.
+
+    Examples
+    --------
+    >>> np(lambda label, pred: abs(label - pred).max(), name='worst').get()
+    ('worst', nan)
+    """
+
+    def feval(label: Any, pred: Any) -> Any:
+        return numpy_feval(label, pred)
+
+    feval.__name__ = getattr(numpy_feval, "__name__", type(numpy_feval).__name__)
+    return CustomMetric(feval, name, allow_extra_outputs)
+
+
+def create(metric: Any, *args: Any, **kwargs: Any) -> EvalMetric:
+    """Make a metric.
+
+    Parameters
+    ----------
+    metric : str, callable, list, EvalMetric or dict
+        A registered name, whatever its case; a function for `CustomMetric`; a list, for all of them
+        together; a metric, which is returned as it is; a description of `EvalMetric.get_config`, also as
+        JSON.
+    *args, **kwargs
+        For the metric.
+
+    Raises
+    ------
+    InvalidArgument
+        No such metric; the message offers near names.
+
+    Examples
+    --------
+    >>> create('acc').get()
+    ('accuracy', nan)
+    """
+    if isinstance(metric, EvalMetric):
+        return metric
+    if isinstance(metric, str):
+        if metric[:1] in ("[", "{"):
+            return create(_parsed(metric), *args, **kwargs)
+        return _registry.get(metric)(*args, **kwargs)
+    if isinstance(metric, Mapping):
+        options = {**metric, **kwargs}
+        name = options.pop("metric", None)
+        if not isinstance(name, str):
+            raise InvalidArgument(f"metric.create({metric!r}): expected a description with its 'metric'")
+        return _registry.get(name)(*args, **options)
+    if isinstance(metric, (list, tuple)):
+        return CompositeEvalMetric([create(child, *args, **kwargs) for child in metric])
+    if callable(metric):
+        return CustomMetric(metric, *args, **kwargs)
+    raise InvalidArgument(
+        f"metric.create({metric!r}): expected a name, a function, a metric or a list of these"
+    )
+
+
+def _parsed(text: str) -> Any:
+    """A metric's description from JSON: a map, or ``["name", {options}]``."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"metric.create({text!r}): not JSON: {error}") from None
+    if isinstance(value, list):
+        if len(value) != 2 or not isinstance(value[1], dict):
+            raise InvalidArgument(f'metric.create({text!r}): expected ["name", {{options}}]')
+        return {**value[1], "metric": value[0]}
+    return value
