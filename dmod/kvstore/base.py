@@ -1,0 +1,475 @@
+"""`KVStore`: the arrays that devices and workers share, by key; and `create`, which makes one by name.
+
+This file has the part that all stores have in common: what a key and a value may be, and the names of
+the kinds of stores. It moves no data.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, TypeAlias
+
+import numpy as np
+
+from dmod.base import InvalidArgument, KVStoreError
+from dmod.config import settings
+from dmod.kvstore.messages import Key
+from dmod.ndarray.flat import FlatLayout
+from dmod.ndarray.ndarray import NDArray
+from dmod.optimizer import Optimizer, OptimizerStates
+from dmod.registry import nearest
+
+__all__ = ["KVStore", "KVStoreBase", "KVStoreType", "Pairs", "create"]
+
+Pairs: TypeAlias = list[tuple[Key, list[NDArray]]]
+"""Keys, each with its arrays: one per device."""
+
+_LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu")
+_DEVICE = ("device", "local_allreduce_device")
+_DIST = ("dist", "dist_sync", "dist_device", "dist_device_sync", "dist_sync_device")
+_LATER = ("dist_async", "dist_device_async", "dist_async_device", "nccl", "p3store_dist")
+
+
+@dataclass(frozen=True)
+class KVStoreType:
+    """What the name of a kind of store says.
+
+    Attributes
+    ----------
+    name : str
+        The name, in lower case.
+    distributed : bool
+        Shared between worker processes, through servers; else within this process.
+    on_device : bool
+        Sums over this process's devices are taken on the devices.
+    """
+
+    name: str
+    distributed: bool
+    on_device: bool
+
+    @classmethod
+    def parse(cls, name: str) -> KVStoreType:
+        """Read a name such as 'dist_sync'.
+
+        Raises
+        ------
+        InvalidArgument
+            There is no such kind, or none yet.
+
+        Examples
+        --------
+        >>> KVStoreType.parse('dist_device_sync')
+        KVStoreType(name='dist_device_sync', distributed=True, on_device=True)
+        """
+        if not isinstance(name, str):
+            raise InvalidArgument(
+                f"kvstore.create({name!r}): expected a name such as 'local', got {type(name).__name__}"
+            )
+        lower = name.strip().lower()
+        if lower in _LATER:
+            raise InvalidArgument(f"kvstore.create({name!r}): this kind of store comes in a later version")
+        if lower not in (*_LOCAL, *_DEVICE, *_DIST):
+            hint = nearest(lower, (*_LOCAL, *_DEVICE, *_DIST))
+            hint = hint or "; known: 'local', 'device', 'dist_sync', 'dist_device_sync'"
+            raise InvalidArgument(f"kvstore.create({name!r}): unknown kind of store{hint}")
+        return cls(lower, lower in _DIST, "device" in lower)
+
+
+class KVStoreBase:
+    """What a store must offer to be used for training; `register` adds stores of one's own."""
+
+    OPTIMIZER = "optimizer"
+    kv_registry: ClassVar[dict[str, type[KVStoreBase]]] = {}
+
+    @staticmethod
+    def register(klass: type[KVStoreBase]) -> type[KVStoreBase]:
+        """Let `create` make `klass` by its name, in lower case; usable as a decorator."""
+        KVStoreBase.kv_registry[klass.__name__.lower()] = klass
+        return klass
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """Whether the store can do more than pass arrays on: run an ``'optimizer'``."""
+        raise NotImplementedError
+
+    @property
+    def type(self) -> str:
+        """The name of the kind of store."""
+        raise NotImplementedError
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        raise NotImplementedError
+
+    @property
+    def num_workers(self) -> int:
+        """The number of worker processes."""
+        raise NotImplementedError
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """Give the value of rank 0 to all."""
+        raise NotImplementedError
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """Sum over all devices and workers, and give the result to all."""
+        raise NotImplementedError
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Save the optimizer's states to a file."""
+        raise NotImplementedError
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Load the optimizer's states from a file."""
+        raise NotImplementedError
+
+
+class KVStore(KVStoreBase):
+    """Arrays by key, shared between devices and, with the 'dist' kinds, between workers.
+
+    A key is a whole number or a string (one kind per store). Where several keys are given, as a list,
+    there is a value, or a list of values (one per device), for each. `create` makes a store.
+
+    Examples
+    --------
+    >>> from dmod.ndarray.ndarray import ones, zeros
+    >>> kv = create('local')
+    >>> kv.init('w', ones((2, 2)))
+    >>> kv.push('w', [ones((2, 2)) * 2, ones((2, 2)) * 3])    # one value per device: the sum is stored
+    >>> out = zeros((2, 2))
+    >>> kv.pull('w', out=out)
+    >>> out.asnumpy()
+    array([[5., 5.],
+           [5., 5.]], dtype=float32)
+    """
+
+    def __init__(self, kind: KVStoreType):
+        self._kind = kind
+        self._key_type: type | None = None
+
+    # ---- what it is
+
+    @property
+    def type(self) -> str:
+        """The name of the kind of store, such as 'dist_sync'."""
+        return self._kind.name
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0; always 0 in a store of one process."""
+        return 0
+
+    @property
+    def num_workers(self) -> int:
+        """The number of worker processes."""
+        return 1
+
+    @staticmethod
+    def is_capable(capability: str) -> bool:
+        """Whether the store has a capability: ``'optimizer'``, that is, it can run the optimizer."""
+        if capability.lower() != KVStoreBase.OPTIMIZER:
+            raise InvalidArgument(f"is_capable({capability!r}): unknown capability; known: 'optimizer'")
+        return True
+
+    # ---- arrays by key
+
+    def init(self, key: Any, value: Any) -> None:
+        """Store the first value of each key. Done once per key, and with 'dist' by all workers alike.
+
+        Parameters
+        ----------
+        key : int, str, or list of either
+        value : NDArray or list of NDArray
+            One for each key. With 'dist', all workers get the values of rank 0.
+
+        Raises
+        ------
+        InvalidArgument
+            The key has been initialised, or the value is not one array.
+        """
+        pairs = self._pairs("init", key, value)
+        for k, values in pairs:
+            if len(values) != 1:
+                raise InvalidArgument(f"init({k!r}): expected one value per key, got {len(values)}")
+        self._init([(k, values[0]) for k, values in pairs])
+
+    def push(self, key: Any, value: Any, priority: int = 0) -> None:
+        """Add values up over devices and workers; the optimizer updates with the sum, or it is stored.
+
+        Parameters
+        ----------
+        key : int, str, or list of either
+        value : NDArray, list of NDArray, or list of these lists
+            For each key one value per device.
+        priority : int
+            Higher ones may leave first.
+
+        Raises
+        ------
+        UnknownKeyError
+            The key has not been initialised.
+        InvalidArgument
+            A value does not have the key's shape or dtype.
+        """
+        self._push(self._pairs("push", key, value), priority)
+
+    def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
+        """Copy the values of the keys into `out`, after what this worker has pushed.
+
+        Parameters
+        ----------
+        key : int, str, or list of either
+        out : NDArray, list of NDArray, or list of these lists
+            Where to put the values: one or more for each key.
+        priority : int
+        ignore_sparse : bool
+            Accepted for MXNet's sake: all values are dense.
+        """
+        if out is None:
+            raise InvalidArgument(f"pull({key!r}): expected out=, the arrays to copy the values into")
+        self._pull(self._pairs("pull", key, out), priority)
+
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        """`push` and then `pull`, in half the time; `out` defaults to `value`."""
+        values = self._pairs("pushpull", key, value)
+        outs = values if out is None else self._pairs("pushpull", key, out)
+        self._pushpull(values, outs, priority)
+
+    def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
+        """`init` and then `pull`: all workers get the values of rank 0."""
+        self.init(key, value)
+        self.pull(key, out=out, priority=priority)
+
+    def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
+        """Not there yet: values are dense."""
+        raise KVStoreError("row_sparse_pull: sparse values come in a later version; pull() gives all rows")
+
+    def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
+        """Not there yet."""
+        raise KVStoreError("set_gradient_compression: compressed gradients come in a later version")
+
+    # ---- flat buffers
+
+    def num_slots(self, n_local: int) -> int:
+        """How many devices all workers have together, when each has `n_local`."""
+        return self.num_workers * n_local
+
+    def first_slot(self, n_local: int) -> int:
+        """The number of this worker's first device among those of all workers."""
+        return self.rank * n_local
+
+    def init_flat(
+        self,
+        name: str,
+        layout: FlatLayout,
+        weights: Sequence[np.ndarray],
+        *,
+        digest: str = "",
+        mode: str = "update",
+    ) -> None:
+        """Register a whole flat buffer under one name.
+
+        Parameters
+        ----------
+        name : str
+        layout : FlatLayout
+            The same on all workers, which is checked.
+        weights : sequence of ndarray, each 1-D of ``layout.size``
+            One per local device; on return all have the values of rank 0 (with mode 'sum', their own).
+        digest : str
+            What the buffer belongs to, such as a symbol's digest: must be equal on all workers.
+        mode : {'update', 'sum'}
+            With 'update' the store runs the optimizer, once there is one.
+        """
+        raise NotImplementedError
+
+    def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+        """Sum gradients over all devices of all workers; write the new weights, or the sum, into `outs`.
+
+        Parameters
+        ----------
+        name : str
+        grads : sequence of ndarray
+            One per local device; left as they are, unless they are among `outs`.
+        outs : sequence of ndarray
+            With mode 'update' and an optimizer: the weights, which are replaced by the updated ones.
+            Otherwise they get the sum.
+
+        Raises
+        ------
+        EpochEnded
+            Another worker has ended the epoch: nothing was applied, here or elsewhere.
+        """
+        raise NotImplementedError
+
+    def end_epoch(self) -> tuple[int, ...]:
+        """Take part in no more rounds of this epoch; returns when all workers have said so.
+
+        Returns
+        -------
+        tuple of int
+            How many rounds each rank had in this epoch; empty for a store of one process.
+        """
+        return ()
+
+    # ---- the optimizer
+
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """Let the store run `optimizer`: from now on, a push updates the stored values."""
+        raise NotImplementedError
+
+    def set_updater(self, updater: Callable[[Any, NDArray, NDArray], None]) -> None:
+        """Let the store call ``updater(key, pushed_sum, stored_value)`` at every push."""
+        raise NotImplementedError
+
+    def _set_updater(self, updater: Callable[[Any, NDArray, NDArray], None]) -> None:
+        """MXNet's name of `set_updater`."""
+        self.set_updater(updater)
+
+    def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
+        """The optimizer's states: of all servers, with 'dist'. Each worker may ask for itself."""
+        raise NotImplementedError
+
+    def set_optimizer_states(self, states: OptimizerStates) -> None:
+        """Take over states of `get_optimizer_states`. With 'dist', called by all workers alike."""
+        raise NotImplementedError
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        """Save the optimizer's states to the file `fname`, with the optimizer's parameters if asked."""
+        self.get_optimizer_states(dump_optimizer).save(fname)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Load the optimizer's states from the file `fname`."""
+        self.set_optimizer_states(OptimizerStates.load(fname))
+
+    # ---- the other workers
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+
+    def _barrier(self) -> None:
+        """MXNet's name of `barrier`."""
+        self.barrier()
+
+    def _send_command_to_servers(self, head: int, body: str) -> None:
+        raise KVStoreError(
+            "_send_command_to_servers: servers take no commands; set_optimizer() sends the optimizer"
+        )
+
+    def get_num_dead_node(self, node_id: int, timeout: float = 60) -> int:
+        """How many processes are lost: none, since the loss of one ends the job with an error."""
+        return 0
+
+    def close(self) -> None:
+        """Leave the job; the store cannot be used any more. A store that is not closed is closed at exit."""
+
+    # ---- for the kinds of stores
+
+    def _init(self, pairs: list[tuple[Key, NDArray]]) -> None:
+        raise NotImplementedError
+
+    def _push(self, pairs: Pairs, priority: int) -> None:
+        raise NotImplementedError
+
+    def _pull(self, pairs: Pairs, priority: int) -> None:
+        raise NotImplementedError
+
+    def _pushpull(self, values: Pairs, outs: Pairs, priority: int) -> None:
+        self._push(values, priority)
+        self._pull(outs, priority)
+
+    def _pairs(self, call: str, key: Any, value: Any) -> Pairs:
+        """Keys with their arrays; a key that is given more than once has all of its arrays."""
+        keys, values = [key], [value]
+        if isinstance(key, (list, tuple)):
+            keys = list(key)
+            values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(keys) != len(values):
+            raise InvalidArgument(f"{call}: {len(keys)} keys, but {len(values)} values")
+        pairs: dict[Key, list[NDArray]] = {}
+        for one, arrays in zip(keys, values, strict=True):
+            k = self._checked_key(call, one)
+            pairs.setdefault(k, []).extend(_arrays(f"{call}({k!r})", arrays))
+        return list(pairs.items())
+
+    def _checked_key(self, call: str, key: Any) -> Key:
+        if not isinstance(key, str):
+            if isinstance(key, bool) or not hasattr(key, "__index__"):
+                raise InvalidArgument(
+                    f"{call}({key!r}): expected a key (whole number or str), got {type(key).__name__}"
+                )
+            key = operator.index(key)
+        if self._key_type is None:
+            self._key_type = type(key)
+        elif type(key) is not self._key_type:
+            kinds = "strings" if self._key_type is str else "whole numbers"
+            raise InvalidArgument(f"{call}({key!r}): mixed key types: this store's other keys are {kinds}")
+        return key  # type: ignore[no-any-return]
+
+
+def check_value(call: str, array: NDArray | np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
+    """Raise `InvalidArgument` if a pushed array does not fit its key."""
+    if array.shape != shape:
+        raise InvalidArgument(f"{call}: shape {array.shape}, initialised as {shape}")
+    if np.dtype(array.dtype) != dtype:
+        raise InvalidArgument(f"{call}: dtype {np.dtype(array.dtype)}, initialised as {np.dtype(dtype)}")
+
+
+def check_out(call: str, out: NDArray, shape: tuple[int, ...]) -> None:
+    """Raise `InvalidArgument` if a value does not fit where it shall go."""
+    if out.shape != shape:
+        raise InvalidArgument(f"{call}: out has shape {out.shape}, the key was initialised as {shape}")
+
+
+def _arrays(call: str, value: Any) -> list[NDArray]:
+    arrays = list(value) if isinstance(value, (list, tuple)) else [value]
+    for array in arrays:
+        if not isinstance(array, NDArray):
+            raise InvalidArgument(f"{call}: expected NDArray, or a list of them, got {type(array).__name__}")
+    if not arrays:
+        raise InvalidArgument(f"{call}: expected at least one NDArray, got an empty list")
+    return arrays
+
+
+def create(name: str = "local") -> KVStore:
+    """Make a store.
+
+    Parameters
+    ----------
+    name : str
+        'local' or 'device': between the devices of this process.
+        'dist_sync' or 'dist_device_sync': between worker processes, through servers; the processes find
+        each other by the variables ``DMLC_*``, which `dmod-launch` sets. In a process whose
+        ``DMLC_ROLE`` is 'server' or 'scheduler' this call serves until the job is over, and then ends
+        the process.
+
+    Raises
+    ------
+    InvalidArgument
+        There is no such kind of store.
+    ClusterError
+        The workers, servers and scheduler did not get together.
+    """
+    if isinstance(name, str) and name.lower() in KVStoreBase.kv_registry:
+        return KVStoreBase.kv_registry[name.lower()]()  # type: ignore[return-value]
+    kind = KVStoreType.parse(name)
+    if not kind.distributed:
+        from dmod.kvstore.local import LocalStore
+
+        return LocalStore(kind)
+    if settings().role in ("server", "scheduler"):
+        _serve_and_exit()
+    from dmod.kvstore.dist import DistStore
+
+    return DistStore(kind)
+
+
+def _serve_and_exit() -> NoReturn:
+    """What MXNet's documentation expects where the same script is started in every role."""
+    from dmod.kvstore.__main__ import main
+
+    sys.exit(main())
