@@ -1,0 +1,75 @@
+"""What carries frames between processes: endpoints that listen, connect, send and receive.
+
+An endpoint knows nothing of messages: a message is a list of frames to it. It never waits for a peer
+to read. One thread uses an endpoint; `wake` alone may be called from others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from dmod.kvstore.actions import Peer
+
+__all__ = ["Endpoint", "Frame", "Transport"]
+
+Frame: TypeAlias = bytes | memoryview
+
+
+class Endpoint(ABC):
+    """One node's connections.
+
+    Attributes
+    ----------
+    rejected : int
+        How many messages from outside were dropped for what they were.
+    """
+
+    rejected: int = 0
+
+    @abstractmethod
+    def bind(self, address: str) -> str:
+        """Listen at `address`, such as ``tcp://127.0.0.1:0``; returns it with what was left open filled in.
+
+        Raises
+        ------
+        OSError
+            The address is in use, or is none of this machine's.
+        """
+
+    @abstractmethod
+    def connect(self, peer: Peer, address: str) -> None:
+        """Open a connection that `send` and `receive` call `peer`; the other end may start later."""
+
+    @abstractmethod
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+        """Send a message. Large frames are borrowed until they have left; a peer that is gone is no error."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
+        """The next message; None after `timeout_s`, or earlier because of `wake`."""
+
+    @abstractmethod
+    def drop(self, peer: Peer) -> None:
+        """Count a message of `peer` as rejected, and hear nothing from it any more."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let a `receive` that waits return, or the next one not wait; from any thread."""
+
+    @abstractmethod
+    def close(self, linger_s: float) -> None:
+        """Close all connections, after giving what was sent `linger_s` to leave."""
+
+
+class Transport(ABC):
+    """Makes the endpoints of one process; closed after all of them."""
+
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """A new endpoint."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the endpoints shared."""

@@ -1,0 +1,191 @@
+"""Frames over tcp and ipc (Unix-domain sockets), by ZeroMQ.
+
+A node listens with one ROUTER socket and opens a DEALER socket for each connection. Frames of
+`COPY_BELOW_NBYTES` and more are neither copied when sent nor when received.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+
+import zmq
+
+from dmod.kvstore.actions import Peer
+from dmod.kvstore.messages import MAX_FRAMES, MAX_PAYLOAD_NBYTES, MAX_TOTAL_NBYTES
+from dmod.kvstore.transports.base import Endpoint, Frame, Transport
+
+__all__ = ["ZmqTransport"]
+
+COPY_BELOW_NBYTES = 1 << 16
+"""A copy of less than this is cheaper than ZeroMQ's bookkeeping of a borrowed frame (pyzmq's own measure)."""
+RECONNECT_MS = 50
+_REFUSED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
+class ZmqTransport(Transport):
+    """ZeroMQ's context, with one I/O thread."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context(io_threads=1)
+
+    def endpoint(self) -> Endpoint:
+        """A new endpoint."""
+        return ZmqEndpoint(self._context)
+
+    def close(self) -> None:
+        """Wait for what the closed endpoints still have to send, as long as their `linger_s` allows."""
+        self._context.term()
+
+
+class ZmqEndpoint(Endpoint):
+    """See `Endpoint`. Connections to us are called by the routing id that our ROUTER gives them."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]):
+        self._context = context
+        self._poller = zmq.Poller()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._poller.register(self._wake_reader, zmq.POLLIN)
+        self._router: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._dealers: dict[Peer, zmq.Socket[bytes]] = {}
+        self._peers: dict[zmq.Socket[bytes], Peer] = {}
+        self._ready: deque[object] = deque()
+        self._dropped: set[Peer] = set()
+
+    # ---- connections
+
+    def bind(self, address: str) -> str:
+        if self._router is None:
+            self._router = self._socket(zmq.ROUTER)
+            self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            self._monitor = self._router.get_monitor_socket(_REFUSED)
+            self._poller.register(self._monitor, zmq.POLLIN)
+        self._allow_ipv6(self._router, address)
+        try:
+            self._router.bind(f"{address[:-2]}:*" if address.endswith(":0") else address)
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, str(error.strerror).lower()) from None
+        return self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def connect(self, peer: Peer, address: str) -> None:
+        dealer = self._socket(zmq.DEALER)
+        dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self._allow_ipv6(dealer, address)
+        dealer.connect(address)
+        self._dealers[peer], self._peers[dealer] = dealer, peer
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD_NBYTES)
+        socket.setsockopt(zmq.SNDHWM, 0)  # the protocol bounds what is under way
+        socket.setsockopt(zmq.LINGER, 0)
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    @staticmethod
+    def _allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
+        if address.startswith("tcp://["):
+            socket.setsockopt(zmq.IPV6, 1)
+
+    # ---- messages
+
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+        socket = self._dealers.get(peer)
+        try:
+            if socket is None:
+                assert self._router is not None and isinstance(peer, bytes)
+                socket = self._router
+                socket.send(peer, zmq.SNDMORE | zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                socket.send(frame, zmq.SNDMORE | zmq.NOBLOCK, len(frame) < COPY_BELOW_NBYTES)
+            socket.send(frames[-1], zmq.NOBLOCK, len(frames[-1]) < COPY_BELOW_NBYTES)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            # The connection is gone. Whether that matters is for the scheduler to find out.
+
+    def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
+        # One message from each socket that has one, then the poller again: nobody is starved.
+        while True:
+            while self._ready:
+                got = self._read(self._ready.popleft())
+                if got is not None:
+                    return got
+            wait_ms = None if timeout_s is None else max(0, round(timeout_s * 1000))
+            events = self._poller.poll(wait_ms)
+            if not events:
+                return None
+            woken = self._read_signals(events)
+            if woken and not self._ready:
+                return None
+
+    def _read_signals(self, events: list[tuple[object, int]]) -> bool:
+        """Note which sockets have messages, and read the rest; returns whether somebody wants us awake."""
+        woken = False
+        for source, _ in events:
+            if source is self._monitor:
+                assert self._monitor is not None
+                self._monitor.recv_multipart()
+                self.rejected += 1  # bytes that are not ZeroMQ's protocol; the connection has been closed
+            elif source == self._wake_reader:
+                woken = True
+                try:
+                    os.read(self._wake_reader, 4096)
+                except BlockingIOError:
+                    pass
+            else:
+                self._ready.append(source)
+        return woken
+
+    def _read(self, socket: object) -> tuple[Peer, list[Frame]] | None:
+        """One whole message; None if there is none, or one that nobody wants."""
+        assert isinstance(socket, zmq.Socket)
+        try:
+            frame = socket.recv(zmq.NOBLOCK, False)
+        except zmq.Again:
+            return None
+        peer = self._peers.get(socket)
+        parts = []
+        if peer is None:
+            peer = frame.bytes
+        else:
+            parts.append(frame)
+        count, nbytes = 1, 0
+        while frame.more:
+            frame = socket.recv(zmq.NOBLOCK, False)
+            count, nbytes = count + 1, nbytes + len(frame)
+            if count <= MAX_FRAMES + 1 and nbytes <= MAX_TOTAL_NBYTES + MAX_PAYLOAD_NBYTES:
+                parts.append(frame)
+        if peer in self._dropped:
+            return None
+        if len(parts) < count - 1:
+            self.drop(peer)
+            return None
+        return peer, [part.buffer for part in parts]
+
+    def drop(self, peer: Peer) -> None:
+        self.rejected += 1
+        if peer not in self._dealers:
+            self._dropped.add(peer)
+
+    def wake(self) -> None:
+        try:
+            os.write(self._wake_writer, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full: it will wake
+
+    def close(self, linger_s: float) -> None:
+        if self._monitor is not None and self._router is not None:
+            self._poller.unregister(self._monitor)
+            self._router.disable_monitor()
+        for socket in (*self._dealers.values(), self._router):
+            if socket is not None:
+                socket.close(linger=round(linger_s * 1000))
+        self._dealers.clear()
+        self._router = None
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
