@@ -162,7 +162,7 @@ def _scale(call: Call, labels: Any, places: int) -> Any:
             return dtype(attrs.grad_scale / max(count, 1))
 
         return valid
-    norm = places * (call.inputs[1].shape[0] if attrs.normalization == "batch" else 1)
+    norm = labels.size if attrs.normalization == "batch" else places
     constant = dtype(attrs.grad_scale / norm)
     return lambda: constant
 

@@ -24,6 +24,7 @@ class Case(NamedTuple):
     grad_req: str = "write"
     head_grads: bool = True  # pass gradients of the outputs to backward
     dtype: str = "float32"
+    atol: float = 2e-6  # of float32 results
 
 
 CASES: dict[str, Case] = {}
@@ -77,6 +78,7 @@ def _activation() -> None:
                 "activation_" + act_type + suffix,
                 lambda sym, t=act_type: sym.Activation(sym.Variable("data"), act_type=t, name="act"),
                 scale=scale,
+                atol=5e-6 if act_type == "softrelu" else 2e-6,  # MXNet's never comes below 3.8e-6
             )
 
 
@@ -139,19 +141,20 @@ def _softmax_output() -> None:
     rows = {"data": (6, 4), "softmax_label": (6,)}
     image = {"data": (3, 4, 2, 2), "softmax_label": (3, 2, 2)}
     image_flat = {"data": (3, 4, 2, 2), "softmax_label": (3, 4)}
+    # No case has out_grad: with it MXNet 1.9.1 multiplies by its own output, not by the head gradient.
     kept = {"data": (3, 2, 4), "softmax_label": (3, 2)}
     plain: dict[str, Any] = {"classes": 4, "head_grads": False}
     case("softmax_output", softmax(), shapes=rows, **plain)
     case("softmax_output_inference", softmax(), shapes=rows, train=False, **plain)
     case("softmax_output_large", softmax(), shapes=rows, scale=200.0, **plain)
-    case("softmax_output_flattens", softmax(), shapes={"data": (3, 2, 4), "softmax_label": (3, 2)}, **plain)
+    case("softmax_output_flattens", softmax(), shapes=kept, **plain)
+    case("softmax_output_flattens_batch", softmax(normalization="batch"), shapes=kept, **plain)
     case(
         "softmax_output_of_distributions",
         softmax(grad_scale=2.0),
         shapes={"data": (6, 4), "softmax_label": (6, 4)},
         head_grads=False,
     )
-    case("softmax_output_out_grad", softmax(out_grad=True), shapes=rows, classes=4)
     case("softmax_output_odd_labels", softmax(), shapes=rows, **plain)
     case("softmax_output_smooth", softmax(smooth_alpha=0.1), shapes=rows, **plain)
     case(
