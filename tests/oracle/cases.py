@@ -209,12 +209,6 @@ def _arithmetic() -> None:
         "divide": lambda a, b: a / b,
         "power": lambda a, b: (a * a + 1) ** b,
         "modulo": lambda a, b: a % b,
-        "equal": lambda a, b: a == b,
-        "not_equal": lambda a, b: a != b,
-        "greater": lambda a, b: a > b,
-        "greater_equal": lambda a, b: a >= b,
-        "lesser": lambda a, b: a < b,
-        "lesser_equal": lambda a, b: a <= b,
         "reused_inputs": lambda a, b: a * a + a * b - a,
     }
     for name, f in binary.items():
@@ -231,9 +225,6 @@ def _arithmetic() -> None:
         "square_root": lambda a: (a * a + 0.5) ** 0.5,
         "modulo_scalar": lambda a: a % 0.7,
         "negative": lambda a: -a,
-        "greater_scalar": lambda a: a > 0.1,
-        "lesser_equal_scalar": lambda a: a <= 0.1,
-        "equal_scalar": lambda a: (a * 0) == 0,
     }
     for name, g in scalar.items():
         case("arithmetic_" + name, lambda sym, g=g: g(sym.Variable("a")), shapes={"a": (3, 4)})
