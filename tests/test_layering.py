@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Unit (a file or directory directly under dmod/): the units that it rests on; what these rest on is implied.
 RESTS_ON: dict[str, set[str]] = {
     "base": set(),
+    "log": set(),
     "config": {"base"},
     "registry": {"base"},
     "atomic_file": {"base"},
     "attribute": {"base"},
     "name": {"base"},
     "context": {"base", "config"},
-    "device": {"context", "registry", "config"},
+    "device": {"context", "registry", "config", "log"},
     "ops": {"device", "registry"},
     "ndarray": {"ops", "atomic_file"},
     "symbol": {"ops", "attribute", "name", "atomic_file"},
