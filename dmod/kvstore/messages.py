@@ -9,7 +9,8 @@ Who says what to whom::
 
     node -> scheduler    Join Heartbeat Barrier Leave
     scheduler -> node    Admit Refuse View HeartbeatReply PeerLost Stop, Ack Pending Error
-    worker -> server     Hello Init SetOptimizer Push Pull PushPull EndEpoch GetStates SetStates Poll Leave
+    worker -> server     Hello Init SetValues SetOptimizer Push Pull PushPull EndEpoch GetStates SetStates
+                         Poll Leave
     server -> worker     Ack Values Dropped EpochDone States Pending Resend Error
 
 A message with a `request` number is a request or the answer to one. The number is the sender's own
@@ -101,6 +102,7 @@ __all__ = [
     "Resend",
     "SetOptimizer",
     "SetStates",
+    "SetValues",
     "States",
     "Stop",
     "Values",
@@ -245,7 +247,7 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Init(Message):
-    """Register a key, on every server; rank 0 sends the values of the pieces that the server keeps.
+    """Register a key, on every server; answered when every worker has, and rank 0's `SetValues` are in.
 
     `order` is the number of the key among the sender's own, from 0: pieces are placed by it, so it
     must agree between workers. `digest` names what the key belongs to, such as a symbol.
@@ -258,10 +260,18 @@ class Init(Message):
     cuts: Cuts
     mode: Mode
     digest: Name
-    num_values: FrameCount
+
+
+@dataclass(frozen=True, slots=True)
+class SetValues(Message):
+    """Rank 0's initial values of some pieces of a key, one payload each."""
+
+    request: Count
+    key: KeyField
+    pieces: Counts
 
     def payload_count(self) -> int:
-        return self.num_values
+        return len(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +433,19 @@ MESSAGES: dict[int, type[Message]] = dict(
     enumerate(
         (
             *(Join, Admit, Refuse, View, Heartbeat, HeartbeatReply, PeerLost, Barrier, Leave, Stop),
-            *(Hello, Init, SetOptimizer, Push, PushPull, Pull, EndEpoch, GetStates, SetStates, Poll),
+            *(
+                Hello,
+                Init,
+                SetValues,
+                SetOptimizer,
+                Push,
+                PushPull,
+                Pull,
+                EndEpoch,
+                GetStates,
+                SetStates,
+                Poll,
+            ),
             *(Ack, Values, Dropped, EpochDone, States, Pending, Resend, Error),
         ),
         start=1,

@@ -1,0 +1,184 @@
+"""A client's requests: in what order they leave, which are unanswered, when to ask again.
+
+Requests on the same piece leave one after the other, in the order in which they were made, each when
+its predecessor has been answered; servers rely on it, since it lets them answer from their own buffers
+without a copy. Among requests that may leave, those of higher priority come first. Answers may arrive
+in any order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dmod.kvstore.actions import Payload, Peer, Send
+from dmod.kvstore.messages import Key, Message, Poll
+
+__all__ = ["ClientPiece", "Operation", "Outstanding", "Request"]
+
+
+@dataclass(eq=False)
+class ClientPiece:
+    """A piece as its user sees it: where it is, and the requests that wait for each other on it."""
+
+    key: Key
+    number: int
+    start: int
+    stop: int
+    server: int
+    round: int = 0  # contributed to, in this epoch
+    queue: deque[Request] = field(default_factory=deque)
+
+
+@dataclass(eq=False)
+class Operation:
+    """One call of the user, made of requests; it is done when all of them have been answered."""
+
+    number: int
+    what: str  # as it is named in errors: pushpull('w')
+    requests: list[Request] = field(default_factory=list)
+    fence: bool = False  # it begins when all earlier ones are done, and no later one begins before it is
+    begin: Callable[[], None] | None = None  # makes the requests, if that has to wait for the beginning
+    result: Callable[[], Any] | None = None
+    unanswered: int = 0
+    dropped_by: int | None = None  # the rank that ended the epoch
+    closed: bool = False
+
+
+Build = Callable[[int], tuple[Message, Sequence[Payload]]]
+"""Makes the message with a request number, when it leaves: only then its rounds are known."""
+Take = Callable[[Message, Sequence[Payload]], None]
+"""Makes use of the answer."""
+
+
+@dataclass(eq=False)
+class Request:
+    """One message to one peer, and what becomes of its answer."""
+
+    operation: Operation
+    peer: Peer
+    build: Build
+    take: Take | None = None
+    pieces: Sequence[ClientPiece] = ()
+    priority: int = 0
+    number: int = 0
+    message: Message | None = None
+    payloads: Sequence[Payload] = ()
+    blocked: int = 0  # pieces on which another request comes first
+    sent: float = 0.0
+    next_check: float = 0.0
+    asked: float | None = None  # when we first asked after it without having heard from the peer since
+    missing: tuple[str, ...] = ()  # whom the peer says it waits for
+
+
+class Outstanding:
+    """All requests of a client.
+
+    Parameters
+    ----------
+    check_s : float
+        After so many seconds without an answer the peer is asked what it knows of a request.
+    """
+
+    def __init__(self, check_s: float):
+        self.check_s = check_s
+        self.unanswered: dict[int, Request] = {}  # sent, by number
+        self._number = 0
+        self._made = 0
+        self._ready: list[tuple[int, int, Request]] = []
+
+    def add(self, request: Request) -> None:
+        """A request is to be sent as soon as its pieces are free."""
+        request.operation.requests.append(request)
+        request.operation.unanswered += 1
+        for piece in request.pieces:
+            request.blocked += bool(piece.queue)
+            piece.queue.append(request)
+        if not request.blocked:
+            self._make_ready(request)
+
+    def sends(self, now: float) -> Iterator[Send]:
+        """The messages that may leave now, those of the highest priority first."""
+        while self._ready:
+            request = heapq.heappop(self._ready)[2]
+            self._number += 1
+            request.number = self._number
+            request.message, request.payloads = request.build(self._number)
+            self.unanswered[self._number] = request
+            yield self.send(request, now)
+
+    def send(self, request: Request, now: float) -> Send:
+        """The message of a request, for the first time or again."""
+        assert request.message is not None
+        request.sent = request.sent or now
+        request.next_check = now + self.check_s
+        return Send(request.peer, request.message, request.payloads, request.priority)
+
+    def answered(self, request: Request) -> None:
+        """The answer has come: the next request on each of its pieces may leave."""
+        self.unanswered.pop(request.number, None)
+        request.operation.unanswered -= 1
+        request.payloads = ()
+        for piece in request.pieces:
+            piece.queue.popleft()
+            if piece.queue:
+                following = piece.queue[0]
+                following.blocked -= 1
+                if not following.blocked:
+                    self._make_ready(following)
+
+    def withdraw(self, operation: Operation) -> None:
+        """Forget the requests of a failed operation which have not left; answers to others are ignored."""
+        waiting = [r for r in operation.requests if not r.number]
+        for request in waiting:
+            operation.unanswered -= 1
+            for piece in request.pieces:
+                first = piece.queue[0] is request
+                piece.queue.remove(request)
+                if first and piece.queue:
+                    piece.queue[0].blocked -= 1
+                    if not piece.queue[0].blocked:
+                        self._make_ready(piece.queue[0])
+        self._ready = [entry for entry in self._ready if entry[2] not in waiting]
+        heapq.heapify(self._ready)
+
+    def heard(self, peer: Peer) -> None:
+        """The peer has said something, whatever it was."""
+        for request in self.unanswered.values():
+            if request.peer == peer:
+                request.asked = None
+
+    def checks(self, now: float) -> list[Send]:
+        """Ask again for what has not been answered for long: small messages again, large ones by Poll."""
+        sends: list[Send] = []
+        polls: dict[Peer, list[int]] = {}
+        for request in self.unanswered.values():
+            if now < request.next_check:
+                continue
+            if request.asked is None:
+                request.asked = now
+            if request.payloads:
+                polls.setdefault(request.peer, []).append(request.number)
+                request.next_check = now + self.check_s
+            else:
+                sends.append(self.send(request, now))
+        return sends + [Send(peer, Poll(tuple(numbers))) for peer, numbers in polls.items()]
+
+    def next_check(self) -> float | None:
+        """When `checks` has something to say next."""
+        return min((request.next_check for request in self.unanswered.values()), default=None)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where this contradicts itself."""
+        for number, request in self.unanswered.items():
+            assert request.number == number and request.message is not None
+            assert all(piece.queue[0] is request for piece in request.pieces)
+        busy = [piece for request in self.unanswered.values() for piece in request.pieces]
+        assert len(busy) == len(set(busy)), "two requests on one piece at the same time"
+
+    def _make_ready(self, request: Request) -> None:
+        self._made += 1
+        heapq.heappush(self._ready, (-request.priority, self._made, request))

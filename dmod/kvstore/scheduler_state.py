@@ -1,0 +1,407 @@
+"""The scheduler: who takes part, who is alive, barriers, and the end.
+
+It sees no gradients. A job goes through these phases, and never back::
+
+    JOINING   until all workers and servers are there; whoever falls silent is forgotten
+    RUNNING   from the view on; a node that falls silent or fails loses the job
+    STOPPING  all workers have left: servers are told to leave
+    LOST      a node is lost: everyone else is told who and why, whenever they say something
+    ENDED
+
+Every message may be lost, repeated or come late: nodes repeat what has not been answered, and a
+node that has missed a View, a PeerLost or a Stop gets it with the answer to its next sign of life.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dmod.base import ClusterError, DeadlineError, MXNetError, PeerLostError
+from dmod.kvstore.actions import Action, Exit, Lost, Peer, Send
+from dmod.kvstore.member_state import LEAVE_REQUEST, lost_text
+from dmod.kvstore.messages import (
+    Ack,
+    Admit,
+    Barrier,
+    Error,
+    Heartbeat,
+    HeartbeatReply,
+    Join,
+    Leave,
+    Member,
+    Message,
+    PeerLost,
+    Pending,
+    Refuse,
+    Stop,
+    View,
+)
+
+__all__ = ["SchedulerPhase", "SchedulerState"]
+
+
+class SchedulerPhase(enum.Enum):
+    """Where a job stands."""
+
+    JOINING = "joining"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+@dataclass(eq=False)
+class _Node:
+    peer: Peer
+    join: Join
+    rank: int | None  # None: not chosen yet
+    heard: float
+    left: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.join.role} {self.rank} (pid {self.join.pid} on {self.join.host})"
+
+
+class SchedulerState:
+    """The one process that knows who takes part.
+
+    Parameters
+    ----------
+    job, version : str
+        What every Join must agree with.
+    num_workers, num_servers : int
+    timeout_s : float
+        After so many silent seconds a node counts as lost.
+    join_timeout_s : float
+        How long to wait for all to join.
+    allow_mixed : bool
+        Admit workers whose fingerprints differ, which gives up equal bits.
+
+    Attributes
+    ----------
+    phase : SchedulerPhase
+    error : MXNetError or None
+        Why the job is lost.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        version: str,
+        num_workers: int,
+        num_servers: int,
+        *,
+        timeout_s: float = 10.0,
+        join_timeout_s: float = 60.0,
+        allow_mixed: bool = False,
+    ):
+        self.phase = SchedulerPhase.JOINING
+        self.error: MXNetError | None = None
+        self.violations = 0
+        self._job, self._version = job, version
+        self._sizes = {"worker": num_workers, "server": num_servers}
+        self._timeout_s, self._join_timeout_s, self._allow_mixed = timeout_s, join_timeout_s, allow_mixed
+        self._nodes: dict[Peer, _Node] = {}  # in order of arrival
+        self._members: tuple[Member, ...] = ()
+        self._view = 0
+        self._deadline = float("inf")  # of joining, stopping, or being lost
+        self._lost: PeerLost | None = None
+        self._barriers: dict[str, int] = {}  # name -> how often it has been passed
+        self._arrived: dict[tuple[str, int], dict[int, tuple[Peer, int]]] = {}  # rank -> peer, request
+
+    # -- events
+
+    def start(self, now: float) -> list[Action]:
+        """Begin to wait for the others."""
+        self._deadline = now + self._join_timeout_s
+        return []
+
+    def on_message(self, peer: Peer, message: Message, now: float) -> list[Action]:
+        """`peer`, a hashable that the transport names a connection by, has sent `message`."""
+        node = self._nodes.get(peer)
+        if isinstance(message, Join):
+            return self._join(peer, message, now)
+        if self.phase is SchedulerPhase.ENDED and isinstance(message, Leave):
+            return [Send(peer, Ack(message.request))]
+        if node is None or type(message) not in _HANDLERS[self.phase]:
+            return self._stray(peer, message)
+        node.heard = now
+        return _HANDLERS[self.phase][type(message)](self, node, message, now)
+
+    def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
+        """A connection has been closed at its other end: its process has ended (faster than a timeout)."""
+        node = self._nodes.get(peer)
+        if node is None or node.left:
+            return []
+        return self._gone(node, "its connection was closed: it has died, or was killed", 0.0, now)
+
+    def on_timer(self, now: float) -> list[Action]:
+        """Some time has passed; call it at `next_timer` or at any time, after reading what has arrived."""
+        if now >= self._deadline:
+            return self._out_of_time(now)
+        if self.phase is SchedulerPhase.ENDED:
+            return []
+        actions: list[Action] = []
+        for node in list(self._nodes.values()):
+            silent_s = now - node.heard
+            if not node.left and silent_s >= self._timeout_s:
+                actions += self._gone(node, "it has stopped answering", silent_s, now)
+        return actions
+
+    def next_timer(self) -> float | None:
+        """When `on_timer` should be called next; None: not before another event."""
+        if self.phase is SchedulerPhase.ENDED:
+            return None
+        heard = [node.heard for node in self._nodes.values() if not node.left]
+        return min([self._deadline, *(time + self._timeout_s for time in heard)])
+
+    def stop(self, error: str, now: float) -> list[Action]:
+        """End the job from here (interrupted, for instance): everyone is told why."""
+        if self.phase in (SchedulerPhase.LOST, SchedulerPhase.ENDED):
+            return []
+        return self._lose(PeerLost("scheduler", 0, "", 0, error[:4096], 0.0), ClusterError(error), now)
+
+    # -- joining
+
+    def _join(self, peer: Peer, message: Join, now: float) -> list[Action]:
+        if self.phase is SchedulerPhase.ENDED:
+            return [Send(peer, Refuse(f"the job has ended: {self.error or 'all is done'}"[:8192]))]
+        known = next((n for n in self._nodes.values() if n.join.incarnation == message.incarnation), None)
+        if known is not None:  # a repeat, perhaps over a new connection
+            if self._nodes.get(known.peer) is known:
+                del self._nodes[known.peer]
+            known.peer, known.heard = peer, now
+            self._nodes[peer] = known
+            return self._tell_state(known)
+        if why := self._objection(message):
+            return [Send(peer, Refuse(why[:8192]))]
+        self._nodes[peer] = _Node(peer, message, message.rank, now)
+        if self._missing():
+            return self._tell_state(self._nodes[peer])
+        return self._begin(now)
+
+    def _objection(self, join: Join) -> str:
+        """Why a process cannot take part; '' if it can."""
+        if self._lost is not None:
+            return f"the job is lost: {lost_text(self._lost)}"
+        if join.job != self._job:
+            return f"job {join.job!r}, and this is the scheduler of {self._job!r}; DMOD_JOB must be the same"
+        if join.version != self._version:
+            return f"dmod {join.version}, and the scheduler has {self._version}; install the same version"
+        sizes = {"worker": join.num_workers, "server": join.num_servers}
+        for role, name in (("worker", "DMLC_NUM_WORKER"), ("server", "DMLC_NUM_SERVER")):
+            if sizes[role] != self._sizes[role]:
+                ours = self._sizes[role]
+                return f"{name}={sizes[role]}, and the scheduler has {ours}; set the same everywhere"
+        return self._rank_objection(join) or self._fingerprint_objection(join)
+
+    def _rank_objection(self, join: Join) -> str:
+        size, present = self._sizes[join.role], self._present(join.role)
+        if join.rank is not None and join.rank >= size:
+            return f"{join.role} {join.rank}: ranks are 0 to {size - 1}"
+        for node in present:
+            if node.rank is not None and node.rank == join.rank:
+                return f"there is a {node.name} already; give every process another rank, or end the old one"
+        if len(present) >= size or self.phase is not SchedulerPhase.JOINING:
+            return f"the job has its {size} {join.role}{'s' * (size > 1)} already"
+        return ""
+
+    def _fingerprint_objection(self, join: Join) -> str:
+        first = next((n for n in self._present("worker")), None)
+        if join.role != "worker" or self._allow_mixed or first is None:
+            return ""
+        ours, theirs = join.fingerprint, first.join.fingerprint
+        for name in sorted(ours.keys() | theirs.keys()):
+            a, b = ours.get(name, "nothing"), theirs.get(name, "nothing")
+            if a != b:
+                who = f"the worker with pid {first.join.pid} on {first.join.host}"
+                return (
+                    f"{name} is {a!r} here, but {b!r} in {who}: results would not be reproducible; "
+                    "make them equal, or set DMOD_ALLOW_MIXED=1"
+                )
+        return ""
+
+    def _present(self, role: str) -> list[_Node]:
+        return [node for node in self._nodes.values() if node.join.role == role]
+
+    def _missing(self) -> tuple[str, ...]:
+        """Who has not joined, by rank where that is certain."""
+        missing: list[str] = []
+        for role, size in self._sizes.items():
+            present = self._present(role)
+            free = [rank for rank in range(size) if rank not in {node.rank for node in present}]
+            unranked = sum(node.rank is None for node in present)
+            if unranked == 0:
+                missing += [f"{role} {rank}" for rank in free][:64]
+            elif len(free) > unranked:
+                missing.append(f"{len(free) - unranked} {role}{'s' * (len(free) - unranked > 1)}")
+        return tuple(missing)
+
+    def _begin(self, now: float) -> list[Action]:
+        """All are there: give ranks, in order of arrival, to those that have none, and tell everyone."""
+        for role, size in self._sizes.items():
+            taken = {node.rank for node in self._present(role)}
+            free = iter([rank for rank in range(size) if rank not in taken])
+            for node in self._present(role):
+                node.rank = next(free) if node.rank is None else node.rank
+        nodes = sorted(self._nodes.values(), key=lambda node: (node.join.role, node.rank or 0))
+        self._members = tuple(
+            Member(n.join.role, n.rank or 0, n.join.incarnation, n.join.host, n.join.pid, n.join.addresses)
+            for n in nodes
+        )
+        self.phase, self._view, self._deadline = SchedulerPhase.RUNNING, 1, float("inf")
+        for node in nodes:
+            node.heard = now
+        return [action for node in nodes for action in self._tell_state(node)]
+
+    def _tell_state(self, node: _Node) -> list[Action]:
+        """What a node that has said nothing in particular should know."""
+        if self._lost is not None:
+            return [Send(node.peer, self._lost)]
+        if self.phase is SchedulerPhase.JOINING:
+            return [Send(node.peer, Admit(self._missing()))]
+        actions: list[Action] = [Send(node.peer, View(self._view, node.rank or 0, self._members))]
+        if self.phase is not SchedulerPhase.RUNNING:
+            actions.append(Send(node.peer, Stop("all workers have left")))
+        return actions
+
+    # -- running
+
+    def _heartbeat(self, node: _Node, message: Heartbeat, now: float) -> list[Action]:
+        reply = Send(node.peer, HeartbeatReply(self._view))
+        missed = message.view != self._view or self.phase is not SchedulerPhase.RUNNING
+        return [reply, *(self._tell_state(node) if missed else [])]
+
+    def _barrier(self, node: _Node, message: Barrier, now: float) -> list[Action]:
+        rank, passed = node.rank, self._barriers.get(message.name, 0)
+        if node.join.role != "worker" or rank is None or message.number > passed + 1:
+            return self._stray(node.peer, message)
+        if message.number <= passed:
+            return [Send(node.peer, Ack(message.request))]
+        arrived = self._arrived.setdefault((message.name, message.number), {})
+        arrived[rank] = (node.peer, message.request)
+        for gone in self._present("worker"):
+            if gone.left and gone.rank not in arrived:
+                return self._fail_barrier((message.name, message.number), gone)
+        missing = [n.name for n in self._present("worker") if n.rank not in arrived]
+        if missing:
+            return [Send(node.peer, Pending(message.request, tuple(missing[:64])))]
+        self._barriers[message.name] = message.number
+        del self._arrived[message.name, message.number]
+        return [Send(peer, Ack(request)) for peer, request in arrived.values()]
+
+    def _fail_barrier(self, which: tuple[str, int], gone: _Node) -> list[Action]:
+        waiting = self._arrived.pop(which)
+        text = f"barrier({which[0]!r}) waits for {gone.name}, which has left the job"
+        return [Send(peer, Error(request, "peer_lost", text)) for peer, request in waiting.values()]
+
+    def _leave(self, node: _Node, message: Leave, now: float) -> list[Action]:
+        acknowledged: list[Action] = [Send(node.peer, Ack(LEAVE_REQUEST))]
+        if self.phase is SchedulerPhase.JOINING:
+            del self._nodes[node.peer]
+            return acknowledged
+        if node.left:
+            return acknowledged
+        node.left = True
+        if self.phase is SchedulerPhase.LOST:
+            return acknowledged + self._end_if_alone()
+        if message.error or (node.join.role == "server" and self.phase is SchedulerPhase.RUNNING):
+            why = f"it has ended with an error: {message.error}" if message.error else "it has left the job"
+            return acknowledged + self._lose_node(node, why, 0.0, now)
+        for which in [w for w, arrived in self._arrived.items() if node.rank not in arrived]:
+            if node.join.role == "worker":
+                acknowledged += self._fail_barrier(which, node)
+        return acknowledged + self._end_of_work(now)
+
+    def _end_of_work(self, now: float) -> list[Action]:
+        if self.phase is SchedulerPhase.RUNNING and all(n.left for n in self._present("worker")):
+            self.phase, self._deadline = SchedulerPhase.STOPPING, now + self._timeout_s
+            return [
+                Send(n.peer, Stop("all workers have left")) for n in self._present("server") if not n.left
+            ]
+        return self._end_if_alone() if self.phase is SchedulerPhase.STOPPING else []
+
+    def _end_if_alone(self) -> list[Action]:
+        if not all(node.left for node in self._nodes.values()):
+            return []
+        self.phase, self._deadline = SchedulerPhase.ENDED, float("inf")
+        return [Exit(self.error)]
+
+    # -- losing
+
+    def _gone(self, node: _Node, why: str, silent_s: float, now: float) -> list[Action]:
+        """A node will say nothing more."""
+        if self.phase is SchedulerPhase.JOINING:
+            del self._nodes[node.peer]  # another may take its place
+            return []
+        node.left = True
+        if self.phase is SchedulerPhase.RUNNING:
+            return self._lose_node(node, why, silent_s, now)
+        return self._end_if_alone()  # while stopping it makes no difference any more
+
+    def _lose_node(self, node: _Node, why: str, silent_s: float, now: float) -> list[Action]:
+        join = node.join
+        lost = PeerLost(join.role, node.rank or 0, join.host, join.pid, why[:8192], silent_s)
+        return self._lose(lost, PeerLostError(lost_text(lost)), now)
+
+    def _lose(self, lost: PeerLost, error: MXNetError, now: float) -> list[Action]:
+        self.phase, self._deadline = SchedulerPhase.LOST, now + self._timeout_s
+        self._lost, self.error = lost, error
+        self._arrived.clear()
+        told: list[Action] = [Send(node.peer, lost) for node in self._nodes.values() if not node.left]
+        return [*told, Lost(error), *self._end_if_alone()]
+
+    def _tell_lost(self, node: _Node, message: Message, now: float) -> list[Action]:
+        return self._tell_state(node)
+
+    def _out_of_time(self, now: float) -> list[Action]:
+        """The deadline of the phase has passed."""
+        if self.phase is SchedulerPhase.JOINING:
+            text = f"after {self._join_timeout_s:g} s still waiting for {', '.join(self._missing())}"
+            refused: list[Action] = [Send(peer, Refuse(text)) for peer in self._nodes]
+            self.error = DeadlineError(f"join: {text}")
+            self.phase, self._deadline = SchedulerPhase.ENDED, float("inf")
+            return [*refused, Lost(self.error), Exit(self.error)]
+        self.phase, self._deadline = SchedulerPhase.ENDED, float("inf")
+        return [Exit(self.error)]
+
+    def _stray(self, peer: Peer, message: Message) -> list[Action]:
+        """A message from a stranger, or of a kind that has no place here: counted, and nothing else."""
+        self.violations += 1
+        request = getattr(message, "request", 0)
+        text = f"{type(message).__name__}: not from this peer, or not while {self.phase.value}"
+        return [Send(peer, Error(request, "protocol", text))] if request else []
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where this state contradicts itself."""
+        assert all(node.peer == peer for peer, node in self._nodes.items())
+        for role, size in self._sizes.items():
+            ranks = [node.rank for node in self._present(role) if node.rank is not None]
+            assert len(set(ranks)) == len(ranks) and all(rank < size for rank in ranks)
+            assert self.phase in (SchedulerPhase.JOINING, SchedulerPhase.ENDED) or len(ranks) == size
+        assert (self._lost is None) or self.phase in (SchedulerPhase.LOST, SchedulerPhase.ENDED)
+        workers_left = all(node.left for node in self._present("worker"))
+        assert self.phase is not SchedulerPhase.RUNNING or not workers_left
+        for name, number in self._arrived:
+            assert number == self._barriers.get(name, 0) + 1
+
+
+_HANDLERS: dict[SchedulerPhase, dict[type[Message], Callable[..., list[Action]]]] = {
+    SchedulerPhase.JOINING: {Leave: SchedulerState._leave},
+    SchedulerPhase.RUNNING: {
+        Heartbeat: SchedulerState._heartbeat,
+        Barrier: SchedulerState._barrier,
+        Leave: SchedulerState._leave,
+    },
+    SchedulerPhase.STOPPING: {Heartbeat: SchedulerState._heartbeat, Leave: SchedulerState._leave},
+    SchedulerPhase.LOST: {
+        Heartbeat: SchedulerState._tell_lost,
+        Barrier: SchedulerState._tell_lost,
+        Leave: SchedulerState._leave,
+    },
+    SchedulerPhase.ENDED: {},
+}
+"""What a node that has joined may send, by phase; everything else is a violation. Join is always heard."""

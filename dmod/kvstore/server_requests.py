@@ -1,0 +1,187 @@
+"""What a server keeps of requests that it has not answered, and of the workers who sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmod.kvstore.actions import Action, Payload, Peer, Send
+from dmod.kvstore.messages import (
+    Ack,
+    EndEpoch,
+    Error,
+    GetStates,
+    Init,
+    Key,
+    Leave,
+    Member,
+    Message,
+    Poll,
+    Pull,
+    Push,
+    PushPull,
+    SetOptimizer,
+    SetStates,
+    SetValues,
+)
+from dmod.kvstore.rounds import Piece
+
+__all__ = ["OpenRequests", "Refused", "Request", "Roster", "payload_array"]
+
+CALLS: dict[type[Message], str] = {
+    Push: "push",
+    PushPull: "pushpull",
+    Pull: "pull",
+    Init: "init",
+    SetValues: "init",
+    SetOptimizer: "set_optimizer",
+    EndEpoch: "end_epoch",
+    GetStates: "get_states",
+    SetStates: "set_states",
+    Leave: "leave",
+    Poll: "poll",
+}
+"""The user's call that a request stands for, as it is named in errors."""
+
+
+class Refused(Exception):
+    """A request cannot be done; nothing has been changed."""
+
+    def __init__(self, code: str, text: str):
+        super().__init__(text)
+        self.code, self.text = code, text[:8192]
+
+
+@dataclass(eq=False)
+class Request:
+    """A request of a worker.
+
+    Attributes
+    ----------
+    rounds : dict of Piece to int
+        Of Push, Pull and PushPull: the round of each piece, in the message's order.
+    unapplied : int
+        For how many of these pieces it still waits.
+    """
+
+    peer: Peer
+    rank: int
+    message: Any
+    payloads: Sequence[Payload] = ()
+    rounds: dict[Piece, int] = field(default_factory=dict)
+    unapplied: int = 0
+    closed: bool = False
+
+    @property
+    def what(self) -> str:
+        """The call that it stands for: ``pushpull('fc1_weight', ...)``."""
+        keys = [self.message.key] if hasattr(self.message, "key") else []
+        keys += dict.fromkeys(
+            ref.key for ref in getattr(self.message, "pieces", ()) if isinstance(ref, tuple)
+        )
+        more = ", ..." if len(keys) > 1 else ""
+        return f"{CALLS[type(self.message)]}({repr(keys[0]) + more if keys else ''})"
+
+    def needs(self, piece: Piece) -> int:
+        """How many rounds of `piece` have to be applied for the answer.
+
+        For a plain push one fewer than its own: it is acknowledged early, but a fast worker can pile up no
+        more than one round ahead of the slowest.
+        """
+        return self.rounds[piece] - (type(self.message) is Push)
+
+    def awaits(self, piece: Piece) -> bool:
+        """Whether `piece` holds up the answer."""
+        return piece.applied < self.needs(piece)
+
+    def uses(self, key: Key) -> bool:
+        """Whether it is about `key`."""
+        return getattr(self.message, "key", None) == key or any(piece.key == key for piece in self.rounds)
+
+
+class OpenRequests:
+    """The requests that have not been answered, by rank and number."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[int, int], Request] = {}
+
+    def find(self, rank: int, number: int) -> Request | None:
+        """The request `number` of worker `rank`, if it is open."""
+        return self._requests.get((rank, number))
+
+    def open(self, request: Request) -> None:
+        """The request cannot be answered yet."""
+        self._requests[request.rank, request.message.request] = request
+
+    def close(self, request: Request) -> None:
+        """The request is being answered."""
+        request.closed, request.payloads = True, ()
+        self._requests.pop((request.rank, request.message.request), None)
+
+    def all(self) -> list[Request]:
+        """All open requests, in the order in which they came."""
+        return list(self._requests.values())
+
+    def of(self, kind: type[Message]) -> list[Request]:
+        """The open requests with messages of one kind."""
+        return [request for request in self._requests.values() if type(request.message) is kind]
+
+    def using(self, key: Key) -> list[Request]:
+        """The open requests that are about `key`."""
+        return [request for request in self._requests.values() if request.uses(key)]
+
+    def fail(self, requests: Iterable[Request], refusal: Refused) -> list[Action]:
+        """Answer with an error."""
+        return self.answer(requests, lambda number: Error(number, refusal.code, refusal.text))
+
+    def acknowledge(self, requests: Iterable[Request]) -> list[Action]:
+        """Answer with an Ack."""
+        return self.answer(requests, Ack)
+
+    def answer(self, requests: Iterable[Request], make: Any) -> list[Action]:
+        """Answer with ``make(number of the request)``."""
+        sends: list[Action] = []
+        for request in requests:
+            self.close(request)
+            sends.append(Send(request.peer, make(request.message.request)))
+        return sends
+
+
+class Roster:
+    """The workers of the view, and which of them have left."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Member] = {}
+        self.gone: dict[int, str] = {}  # rank -> why
+
+    def others(self, *have: Iterable[int]) -> set[int]:
+        """The ranks in none of `have`."""
+        return set(self.workers).difference(*have)
+
+    def check_present(self, request: Request, needed: Iterable[int]) -> None:
+        """Refuse a request that would wait for a worker who has left."""
+        for rank in sorted(self.gone.keys() & set(needed)):
+            raise self.gone_refusal(request, rank)
+
+    def gone_refusal(self, request: Request, rank: int) -> Refused:
+        """Why a request cannot be done without worker `rank`."""
+        member = self.workers[rank]
+        who = f"worker {rank} (pid {member.pid} on {member.host})"
+        return Refused(
+            "peer_lost", f"{request.what} waits for {who}, which has left the job: {self.gone[rank]}"
+        )
+
+
+def payload_array(payload: Payload, dtype: str, piece: Piece, what: str) -> np.ndarray:
+    """A payload as the array of one piece, without a copy."""
+    nbytes = memoryview(payload).nbytes  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
+    if nbytes != piece.size * np.dtype(dtype).itemsize:
+        raise Refused(
+            "invalid",
+            f"{what}: piece {piece.number} of {piece.key!r} came with {nbytes} bytes; it has {piece.size} "
+            f"elements of {dtype}",
+        )
+    return np.frombuffer(payload, dtype)

@@ -1,0 +1,253 @@
+"""A whole cluster in one process: seeded, on a clock of its own, over a network that misbehaves.
+
+Every message goes through the wire format. It may be delayed (and so overtake another), repeated or
+lost. Payloads are handed over by reference and read when the message arrives, as a transport without
+copies would: where a state machine writes to a buffer too early, the sums come out wrong.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmod.kvstore.actions import SCHEDULER, Connect, Done, Exit, Failed, Lost, Send
+from dmod.kvstore.client_state import ClientState
+from dmod.kvstore.member_state import MemberState
+from dmod.kvstore.messages import Join, Push
+from dmod.kvstore.scheduler_state import SchedulerState
+from dmod.kvstore.server_state import ServerState
+from dmod.kvstore.wire import decode, encode
+
+Program = Callable[["Worker"], Generator[Any, Any, None]]
+
+
+class Momentum:
+    """A small optimizer of one piece: what `FlatUpdater` is to the real server."""
+
+    def __init__(self, config, segments, size, dtype):
+        self.rate, self.momentum = config["rate"], config.get("momentum", 0.0)
+        self.state = np.zeros(size, dtype)
+        self.count = 0
+
+    def update(self, weight, grad):
+        self.count += 1
+        self.state *= self.momentum
+        self.state += grad
+        weight -= self.rate * self.state
+
+    def get_states(self):
+        return [self.state]
+
+    def set_states(self, arrays, count):
+        self.state[:] = arrays[0]
+        self.count = count
+
+
+@dataclass
+class Process:
+    """One process of the cluster."""
+
+    name: str
+    state: Any
+    routes: dict[Any, str] = field(default_factory=dict)  # what it calls a peer -> process name
+    alive: bool = True
+    timer: float | None = None
+    exit: Exit | None = None
+    exited_at: float | None = None
+    lost: Lost | None = None
+
+
+@dataclass
+class Worker(Process):
+    """A worker, which runs a program: a generator that yields operations and receives results."""
+
+    program: Generator[Any, Any, None] | None = None
+    waits_for: int | None = 0
+    finished: dict[int, Done | Failed] = field(default_factory=dict)
+    error: BaseException | None = None
+    error_at: float | None = None
+    now: Callable[[], float] = lambda: 0.0
+
+    @property
+    def client(self) -> ClientState:
+        """The state machine."""
+        return self.state
+
+
+class Simulator:
+    """A cluster of `num_workers` and `num_servers`.
+
+    Parameters
+    ----------
+    seed : int
+    program : callable
+        Run by every worker: ``program(worker)`` is a generator, in which ``result = yield worker.client.push(...)``
+        waits for an operation. When it returns the worker leaves; what it raises it leaves with.
+    drop, repeat : float
+        The shares of messages that are lost, and that come twice.
+    slow_s : float
+        Most seconds that a message takes.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        num_workers: int,
+        num_servers: int,
+        program: Program,
+        *,
+        drop: float = 0.0,
+        repeat: float = 0.0,
+        slow_s: float = 0.05,
+        unit_bytes: int = 256,
+        timeout_s: float = 10.0,
+        wait_s: float = 600.0,
+        fingerprints: dict[int, dict[str, str]] | None = None,
+    ):
+        self.random = random.Random(seed)
+        self.drop, self.repeat, self.slow_s = drop, repeat, slow_s
+        self.now = 100.0
+        self.processes: dict[str, Process] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._settings = {"timeout_s": timeout_s, "heartbeat_s": timeout_s / 10, "join_timeout_s": 60.0}
+        self.sizes = (num_workers, num_servers)
+        scheduler = SchedulerState("job", "1", num_workers, num_servers, timeout_s=timeout_s)
+        self.processes[SCHEDULER] = Process(SCHEDULER, scheduler)
+        for i in range(num_servers):
+            name = f"server process {i}"
+            self.processes[name] = Process(name, ServerState(self._member("server", i, name), Momentum))
+        for i in range(num_workers):
+            name = f"worker process {i}"
+            member = self._member("worker", i, name, (fingerprints or {}).get(i, {}))
+            client = ClientState(member, unit_bytes=unit_bytes, timeout_s=timeout_s, wait_s=wait_s)
+            worker = Worker(name, client, now=lambda: self.now)
+            worker.program = program(worker)
+            self.processes[name] = worker
+        for process in self.processes.values():
+            process.routes[SCHEDULER] = SCHEDULER
+            self._at(self.now + self.random.random(), lambda p=process: self._act(p, p.state.start(self.now)))
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers, by process."""
+        return [p for p in self.processes.values() if isinstance(p, Worker)]
+
+    def ranked(self) -> list[Worker]:
+        """The workers, by rank."""
+        return sorted(self.workers, key=lambda w: w.client.member.rank)
+
+    def _member(self, role, number, name, fingerprint=None):
+        # Every second process asks for a rank; the others take what is left.
+        rank = number if number % 2 else None
+        incarnation = self.random.getrandbits(62) + 1
+        join = Join(
+            "job",
+            role,
+            rank,
+            incarnation,
+            "host",
+            1000 + number,
+            (name,),
+            "1",
+            *self.sizes,
+            fingerprint or {},
+        )
+        return MemberState(join, **self._settings)
+
+    def kill(self, name: str, at: float) -> None:
+        """`name` stops for good: it neither says nor hears anything any more."""
+        self._at(at, lambda: setattr(self.processes[name], "alive", False))
+
+    def run(self, deadline_s: float = 300.0) -> None:
+        """Until every process has ended; an AssertionError after `deadline_s` on the cluster's clock."""
+        end = self.now + deadline_s
+        while self._events and any(p.alive and p.exit is None for p in self.processes.values()):
+            time, _, event = heapq.heappop(self._events)
+            assert time <= end, f"still running: {[p.name for p in self.processes.values() if not p.exit]}"
+            self.now = max(self.now, time)
+            event()
+
+    def _at(self, time: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._count), event))
+
+    def _running(self, process: Process) -> bool:
+        return process.alive and process.exit is None
+
+    def _act(self, process: Process, actions: list[Any]) -> None:
+        """Carry out what a state machine asks for; then its invariants must hold."""
+        for action in actions:
+            if isinstance(action, Send):
+                self._send(process, action)
+            elif isinstance(action, Connect):
+                process.routes[action.peer] = action.member.addresses[0]
+            elif isinstance(action, Exit):
+                process.exit, process.exited_at = action, self.now
+            elif isinstance(action, Lost):
+                process.lost = action
+            elif isinstance(action, Done | Failed):
+                assert action.operation not in process.finished, "an operation has ended twice"
+                process.finished[action.operation] = action
+        process.state.check_invariants()
+        if isinstance(process, Worker):
+            self._step(process)
+        self._set_timer(process)
+
+    def _step(self, worker: Worker) -> None:
+        """Let a worker's program go on as far as it can."""
+        while worker.program is not None and worker.waits_for in worker.finished:
+            end = worker.finished[worker.waits_for]
+            try:
+                if isinstance(end, Failed):
+                    started = worker.program.throw(end.error)
+                else:
+                    started = worker.program.send(end.result if worker.waits_for else None)
+            except StopIteration:
+                worker.program = None
+                started = worker.client.leave("", self.now)
+            except Exception as error:
+                worker.program, worker.error, worker.error_at = None, error, self.now
+                started = worker.client.leave(f"{type(error).__name__}: {error}", self.now)
+            worker.waits_for, actions = started
+            self._act(worker, actions)
+
+    def _send(self, process: Process, action: Send) -> None:
+        name = process.routes.get(action.peer, action.peer)
+        frames = encode(action.message, action.payloads)
+        copies = 2 if self.random.random() < self.repeat else 1
+        for _ in range(copies):
+            if self.random.random() >= self.drop:
+                delay = self.slow_s * self.random.random() ** 2
+                self._at(self.now + delay, lambda: self._deliver(process.name, name, frames))
+
+    def _deliver(self, source: str, name: str, frames: list[Any]) -> None:
+        process = self.processes[name]
+        if not self._running(process):
+            return
+        message, payloads = decode(frames)
+        if isinstance(message, Push):  # the server reads these after it has acknowledged them
+            payloads = [memoryview(bytes(payload)) for payload in payloads]
+        peers = {address: peer for peer, address in process.routes.items()}
+        peer = peers.get(source, source)
+        if name == SCHEDULER:
+            self._act(process, process.state.on_message(peer, message, self.now))
+        else:
+            self._act(process, process.state.on_message(peer, message, payloads, self.now))
+
+    def _set_timer(self, process: Process) -> None:
+        time = process.state.next_timer()
+        if time is not None and time != process.timer:
+            process.timer = time
+            self._at(time, lambda: self._timer(process, time))
+
+    def _timer(self, process: Process, time: float) -> None:
+        if process.timer == time:
+            process.timer = None
+            if self._running(process):
+                self._act(process, process.state.on_timer(self.now))
