@@ -66,8 +66,8 @@ def _permitted(what: str, host: str, settings: Settings) -> str:
     if not address.is_loopback and not settings.insecure_network:
         raise InvalidArgument(
             f"{what}={host} can be reached from other hosts, and whoever reaches it could join the job: "
-            "there is no authentication yet. In a network that you trust, pass --insecure-network to dmod-launch, "
-            "or set DMOD_INSECURE_NETWORK=1"
+            "there is no authentication yet. In a network that you trust, pass --insecure-network to "
+            "dmod-launch, or set DMOD_INSECURE_NETWORK=1"
         )
     return str(address)
 

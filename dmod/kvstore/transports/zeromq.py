@@ -180,8 +180,8 @@ class ZmqEndpoint(Endpoint):
 
     def close(self, linger_s: float) -> None:
         if self._monitor is not None and self._router is not None:
-            self._poller.unregister(self._monitor)
             self._router.disable_monitor()
+            self._monitor.close(linger=0)
         for socket in (*self._dealers.values(), self._router):
             if socket is not None:
                 socket.close(linger=round(linger_s * 1000))

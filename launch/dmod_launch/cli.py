@@ -1,0 +1,87 @@
+"""The command `dmod-launch`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from dmod.base import InvalidArgument
+from dmod.config import settings
+from dmod_launch.job import programs
+from dmod_launch.supervisor import Supervisor
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dmod-launch",
+        usage="dmod-launch -n WORKERS -s SERVERS [options] [--] COMMAND ...",
+        description="Start a job: WORKERS processes that run COMMAND, SERVERS that keep the parameters, and "
+        "a scheduler. The exit status is 0, or that of the first process that failed.",
+    )
+    parser.add_argument("-n", "--num-workers", type=int, required=True, metavar="WORKERS")
+    parser.add_argument("-s", "--num-servers", type=int, metavar="SERVERS", help="default: WORKERS")
+    parser.add_argument(
+        "--launcher",
+        default="local",
+        choices=["local"],
+        help="where the processes run; local (this host) is the only one so far",
+    )
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an environment variable for all processes; may be repeated",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="seconds after which a silent process counts as dead (default: 10, or DMOD_TIMEOUT_S)",
+    )
+    parser.add_argument(
+        "--insecure-network",
+        action="store_true",
+        help="permit addresses that other hosts can reach, without authentication",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what every worker runs")
+    return parser
+
+
+def _extra(arguments: argparse.Namespace) -> dict[str, str]:
+    extra = {}
+    for text in arguments.env:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InvalidArgument(f"--env {text}: expected NAME=VALUE")
+        extra[name] = value
+    if arguments.timeout is not None:
+        extra["DMOD_TIMEOUT_S"] = f"{arguments.timeout:g}"
+    if arguments.insecure_network:
+        extra["DMOD_INSECURE_NETWORK"] = "1"
+    return extra
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        parser.error("expected a COMMAND for the workers, such as: python train.py --kv-store dist_sync")
+    num_servers = arguments.num_workers if arguments.num_servers is None else arguments.num_servers
+    try:
+        found = programs(command, arguments.num_workers, num_servers, os.environ, _extra(arguments))
+    except InvalidArgument as error:
+        parser.error(str(error))
+    colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    timeout_s = settings(found[0].environment).timeout_s
+    return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour).run(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Runs the processes of a job: relays their output, and ends them all when one fails.
+
+Each process runs under a keeper of its own (`keeper`), which ends it when the launcher dies.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from dmod_launch.job import Program
+from dmod_launch.output import LineRelay, prefix
+
+__all__ = ["Supervisor"]
+
+MARGIN_S = 2.0
+"""What a process may need, beyond the time to notice that another is dead, to say so and to end."""
+TERM_S, KILL_S = 1.5, 1.5
+"""From SIGINT to SIGTERM, and from SIGTERM to SIGKILL: together within the 5 s that Ctrl-C may take."""
+DRAIN_S = 1.0
+"""How long to wait for the end of the output of a process that has ended."""
+SAME_FAILURE_S = 1.0
+"""Failures within this time count as one: which of them was noticed first is chance."""
+
+
+class _Child:
+    """A process under its keeper."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        lifeline, self._lifeline = os.pipe()
+        try:
+            keeper = str(Path(__file__).with_name("keeper.py"))
+            # -I and -S: nothing of the user's environment takes part, and it starts in 10 ms.
+            command = [sys.executable, "-I", "-S", keeper, str(lifeline), *program.command]
+            self.process = subprocess.Popen(
+                command,
+                env=program.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[lifeline],
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(lifeline)
+        self.ended_at: float | None = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and its children."""
+        try:
+            os.write(self._lifeline, bytes([number]))
+        except OSError:
+            pass  # it has ended
+
+    def close_lifeline(self) -> None:
+        """Kill what is still there of it."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+class Supervisor:
+    """Runs programs until all have ended.
+
+    Parameters
+    ----------
+    timeout_s : float
+        The time within which the processes of the job notice the death of one of them.
+    stdout, stderr : binary file
+        Where their lines go.
+    colour : bool
+        Whether prefixes are coloured.
+    """
+
+    def __init__(self, timeout_s: float, stdout: BinaryIO, stderr: BinaryIO, colour: bool):
+        self._timeout_s = timeout_s
+        self._sinks = {"stdout": stdout, "stderr": stderr}
+        self._colour = colour
+        self._children: list[_Child] = []
+        self._selector = selectors.DefaultSelector()
+        self._signals: list[int] = []
+        self._code = 0
+        self._failed_at: float | None = None
+        self._interrupted = False
+        self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
+
+    def run(self, programs: Sequence[Program]) -> int:
+        """Start `programs`, and see them through.
+
+        Returns
+        -------
+        int
+            0 if all ended well, or else the exit status of the first that failed; 128 + n if that was
+            signal n, or if signal n ended the launcher.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+        before = {number: signal.signal(number, self._note_signal) for number in caught}
+        before_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._selector.register(reader, selectors.EVENT_READ, None)
+        try:
+            self._start(programs)
+            while any(child.ended_at is None for child in self._children):
+                self._step(reader)
+            self._drain()
+        except BrokenPipeError:
+            self._code = self._code or 128 + signal.SIGPIPE
+        finally:
+            for child in self._children:
+                child.close_lifeline()
+            for child in self._children:
+                child.process.wait()
+            signal.set_wakeup_fd(before_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._selector.close()
+            os.close(reader)
+            os.close(writer)
+        return self._code
+
+    def _start(self, programs: Sequence[Program]) -> None:
+        for program in programs:
+            child = _Child(program)
+            self._children.append(child)
+            label = prefix(program.role, program.rank, self._colour)
+            for name, pipe in (("stdout", child.process.stdout), ("stderr", child.process.stderr)):
+                assert pipe is not None
+                os.set_blocking(pipe.fileno(), False)
+                relay = LineRelay(self._sinks[name], label)
+                self._selector.register(pipe, selectors.EVENT_READ, relay)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        if number != signal.SIGCHLD:
+            self._signals.append(number)
+
+    # ---- events
+
+    def _step(self, wakeups: int) -> None:
+        wait_s = None
+        if self._ending:
+            wait_s = max(0.0, self._ending[0][0] - time.monotonic())
+        for key, _ in self._selector.select(wait_s):
+            if key.data is None:
+                os.read(wakeups, 4096)
+            else:
+                self._relay(key)
+        self._look_after_children()
+        while self._signals:
+            self._interrupt(self._signals.pop(0))
+        self._send_due_signals()
+
+    def _relay(self, key: selectors.SelectorKey) -> None:
+        try:
+            data = os.read(key.fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if data:
+            key.data.feed(data)
+            return
+        self._selector.unregister(key.fileobj)
+        key.data.finish()
+        key.fileobj.close()  # type: ignore[union-attr]
+
+    def _look_after_children(self) -> None:
+        for child in self._children:
+            if child.ended_at is None and child.process.poll() is not None:
+                child.ended_at = time.monotonic()
+                self._note_end(child)
+        running = [child for child in self._children if child.ended_at is None]
+        if running and not self._ending and all(child.program.role != "worker" for child in running):
+            # The servers end when all workers have left; those of a program that never joined, not.
+            self._end_within(self._timeout_s + MARGIN_S)
+
+    def _note_end(self, child: _Child) -> None:
+        code = child.process.returncode
+        code = code if code >= 0 else 128 - code
+        if code == 0 or self._interrupted:
+            return
+        how = f"signal {signal.Signals(code - 128).name}" if _is_signal(code) else f"exit status {code}"
+        assert child.ended_at is not None
+        if self._failed_at is None:
+            self._code, self._failed_at = code, child.ended_at
+            rest_s = self._timeout_s + MARGIN_S
+            self._say(f"{child.program.name} has ended with {how}; the others get {rest_s:g} s to end")
+            self._end_within(rest_s)
+            return
+        # Whoever gives up because of another's failure ends with 1, and may have been faster.
+        if self._code == 1 and child.ended_at - self._failed_at < SAME_FAILURE_S:
+            self._code = code
+        if len(self._ending) > 1:  # else we have ended it ourselves
+            self._say(f"{child.program.name} has ended with {how}")
+
+    # ---- ending
+
+    def _end_within(self, rest_s: float) -> None:
+        at = time.monotonic() + rest_s
+        self._ending = [(at, signal.SIGTERM), (at + KILL_S, signal.SIGKILL)]
+
+    def _interrupt(self, number: int) -> None:
+        """A signal for the launcher is one for all; the second one leaves them no time."""
+        now = time.monotonic()
+        if self._failed_at is None:
+            self._failed_at, self._code = now, 128 + number
+        if self._interrupted:
+            self._ending = [(now, signal.SIGKILL)]
+            return
+        self._interrupted = True
+        self._say(f"{signal.Signals(number).name}: ending all processes")
+        self._ending = [
+            (now, number),
+            (now + TERM_S, signal.SIGTERM),
+            (now + TERM_S + KILL_S, signal.SIGKILL),
+        ]
+
+    def _send_due_signals(self) -> None:
+        while self._ending and self._ending[0][0] <= time.monotonic():
+            _, number = self._ending.pop(0)
+            for child in self._children:
+                if child.ended_at is not None:
+                    continue
+                if number == signal.SIGKILL:
+                    self._say(f"{child.program.name} has not ended: killed")
+                    child.close_lifeline()
+                else:
+                    child.signal(number)
+
+    def _drain(self) -> None:
+        """Relay what is still in the pipes."""
+        deadline = time.monotonic() + DRAIN_S
+        while len(self._selector.get_map()) > 1 and time.monotonic() < deadline:
+            for key, _ in self._selector.select(deadline - time.monotonic()):
+                if key.data is not None:
+                    self._relay(key)
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                key.data.finish()
+
+    def _say(self, text: str) -> None:
+        sink = self._sinks["stderr"]
+        sink.write(prefix("launcher", None, self._colour) + text.encode() + b"\n")
+        sink.flush()
+
+
+def _is_signal(code: int) -> bool:
+    return code > 128 and code - 128 in {number.value for number in signal.Signals}
