@@ -1,0 +1,301 @@
+"""A worker's end of the parameter server: carries the operations of `ClientState` to the servers and back.
+
+The thread that calls does all the work with the servers itself. A second thread, `_SchedulerLine`,
+keeps in touch with the scheduler, so that a worker which computes for long is not taken for dead; what
+it hears it hands to the calling thread, which looks at every wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from dmod.base import ClusterError, MXNetError, NotReadyError, ProtocolError
+from dmod.config import Settings
+from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Send
+from dmod.kvstore.client_state import ClientState
+from dmod.kvstore.member_state import MemberState
+from dmod.kvstore.messages import Heartbeat, HeartbeatReply, Member, Message, View
+from dmod.kvstore.server import FAREWELL_S, join_message
+from dmod.kvstore.transports.addresses import scheduler_address
+from dmod.kvstore.transports.base import Endpoint, Frame, Transport
+from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.wire import decode, encode
+
+__all__ = ["Client"]
+
+_LONGEST_WAIT_S = 1.0
+"""A wait looks at its signals and timers at least so often."""
+
+log = logging.getLogger("dmod.kvstore")
+T = TypeVar("T")
+
+
+class _SchedulerLine(threading.Thread):
+    """The connection to the scheduler: sends signs of life, and collects what the scheduler says.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Used by this thread alone, connected to the scheduler.
+    heartbeat_s : float
+    wake : callable
+        Called when something has come.
+    """
+
+    def __init__(self, endpoint: Endpoint, heartbeat_s: float, wake: Callable[[], None]):
+        super().__init__(name="dmod scheduler line", daemon=True)
+        self.inbox: deque[tuple[Message, float]] = deque()
+        self.sign_of_life: Sequence[Frame] | None = None  # once joined; before, the state's own Joins serve
+        self._endpoint, self._heartbeat_s, self._wake = endpoint, heartbeat_s, wake
+        self._outbox: deque[Sequence[Frame]] = deque()
+        self._ended = False
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Send a message to the scheduler; from any thread."""
+        self._outbox.append(frames)
+        self._endpoint.wake()
+
+    def end(self, timeout_s: float) -> None:
+        """Send what is left, close, and end the thread."""
+        self._ended = True
+        self._endpoint.wake()
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """The thread."""
+        next_beat = time.monotonic() + self._heartbeat_s
+        while not self._ended:
+            got = self._endpoint.receive(max(0.0, next_beat - time.monotonic()))
+            now = time.monotonic()
+            if got is not None:
+                self._heard(got[1], now)
+            self._flush()
+            if now >= next_beat:
+                next_beat = now + self._heartbeat_s
+                if self.sign_of_life is not None:
+                    self._endpoint.send(SCHEDULER, self.sign_of_life)
+        self._flush()
+        self._endpoint.close(FAREWELL_S)
+
+    def _flush(self) -> None:
+        while self._outbox:
+            self._endpoint.send(SCHEDULER, self._outbox.popleft())
+
+    def _heard(self, frames: Sequence[Frame], now: float) -> None:
+        try:
+            message, _ = decode(frames)
+        except ProtocolError:
+            self._endpoint.drop(SCHEDULER)
+            return
+        if isinstance(message, HeartbeatReply):
+            # Only the last one says anything, and a thread that computes reads none for a while.
+            try:
+                if isinstance(self.inbox[-1][0], HeartbeatReply):
+                    self.inbox[-1] = (message, now)
+                    return
+            except IndexError:
+                pass
+        self.inbox.append((message, now))
+        self._wake()
+
+
+class Client:
+    """A worker's connection to its job.
+
+    Parameters
+    ----------
+    settings : Settings
+    transport : Transport, optional
+        Default: ZeroMQ, tcp and ipc.
+    scheduler : str, optional
+        Its address; default: as the settings say.
+
+    Raises
+    ------
+    ClusterError
+        The workers, servers and scheduler of the job did not get together, for the reason given.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport | None = None, scheduler: str | None = None):
+        self._settings = settings
+        scheduler = scheduler or scheduler_address(settings)
+        join = join_message(settings, "worker", ())
+        member = MemberState(
+            join,
+            timeout_s=settings.timeout_s,
+            heartbeat_s=settings.heartbeat_s,
+            join_timeout_s=settings.join_timeout_s,
+            scheduler=scheduler,
+        )
+        self.state = ClientState(member, unit_bytes=settings.unit_bytes, timeout_s=settings.timeout_s)
+        self.member = member
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._results: dict[int, Done | Failed] = {}
+        self._lost: MXNetError | None = None
+        self._exited = self._closed = False
+        self._owns_transport = transport is None
+        self._transport = transport or ZmqTransport()
+        self._endpoint = self._transport.endpoint()
+        line = self._transport.endpoint()
+        line.connect(SCHEDULER, scheduler)
+        self._line = _SchedulerLine(line, settings.heartbeat_s, self._endpoint.wake)
+        self._line.start()
+        atexit.register(self._close_at_exit)
+        try:
+            self._carry_out(self.state.start(time.monotonic()))
+            self._wait(0)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def rank(self) -> int:
+        """This worker's number."""
+        return self.member.rank
+
+    @property
+    def view(self) -> View:
+        """Who takes part."""
+        if self.member.view is None:
+            raise NotReadyError("this process has not joined its job yet")
+        return self.member.view
+
+    # ---- operations
+
+    def call(self, operation: Callable[..., tuple[int, list[Action]]], *args: Any, **kwargs: Any) -> Any:
+        """Do one of `state`'s operations, and wait for its result; `now` is added to the arguments."""
+        with self._lock:
+            return self._wait(self.begin(operation, *args, **kwargs))
+
+    def begin(self, operation: Callable[..., tuple[int, list[Action]]], *args: Any, **kwargs: Any) -> int:
+        """Begin one of `state`'s operations; returns its number, for `wait`."""
+        with self._lock:
+            if self._closed:
+                raise NotReadyError("the store has been closed; kvstore.create() makes another")
+            self._read_line()
+            number, actions = operation(*args, now=time.monotonic(), **kwargs)
+            self._carry_out(actions)
+            return number
+
+    def wait(self, numbers: Sequence[int]) -> list[Any]:
+        """The results of operations, in order; of several errors the first is raised."""
+        with self._lock:
+            return [self._wait(number) for number in numbers]
+
+    def _wait(self, number: int) -> Any:
+        while number not in self._results:
+            if self._lost is not None:
+                raise self._lost
+            self._step()
+        result = self._results.pop(number)
+        if isinstance(result, Failed):
+            raise result.error
+        return result.result
+
+    def _step(self) -> None:
+        """Wait for the next event, and let the state have it."""
+        timer = self.state.next_timer()
+        wait_s = _LONGEST_WAIT_S if timer is None else min(timer - time.monotonic(), _LONGEST_WAIT_S)
+        got = self._endpoint.receive(max(0.0, wait_s))
+        self._read_line()
+        now = time.monotonic()
+        if got is None:
+            if timer is not None and now >= timer:
+                self._carry_out(self.state.on_timer(now))
+            return
+        peer, frames = got
+        try:
+            message, payloads = decode(frames)
+        except ProtocolError as error:
+            self._endpoint.drop(peer)
+            log.warning("%s sent something else than a message of ours: %s", peer, error)
+            return
+        self._carry_out(self.state.on_message(peer, message, payloads, now))
+
+    def _read_line(self) -> None:
+        while self._line.inbox:
+            message, arrived = self._line.inbox.popleft()
+            self._carry_out(self.state.on_message(SCHEDULER, message, [], arrived))
+
+    def _carry_out(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                frames = encode(action.message, action.payloads)
+                if action.peer == SCHEDULER:
+                    self._line.send(frames)
+                else:
+                    self._endpoint.send(action.peer, frames)
+            elif isinstance(action, (Done, Failed)):
+                self._results[action.operation] = action
+            elif isinstance(action, Connect):
+                self._endpoint.connect(action.peer, self._address_of(action.member))
+            elif isinstance(action, Joined):
+                join = self.member.join
+                self._line.sign_of_life = encode(Heartbeat(join.incarnation, action.view.view))
+            elif isinstance(action, Lost):
+                self._lost = action.error
+                log.error("%s", action.error)
+            elif isinstance(action, Exit):
+                self._exited = True
+
+    def _address_of(self, server: Member) -> str:
+        """Where to reach a server: over ipc if it is on this host and that is permitted, else over tcp."""
+        wanted = self._settings.transport
+        for address in server.addresses:
+            scheme, _, path = address.partition("://")
+            if scheme == "ipc":
+                if (
+                    wanted in ("auto", "ipc")
+                    and server.host == self.member.join.host
+                    and os.path.exists(path)
+                ):
+                    return address
+            elif wanted in ("auto", scheme) or scheme == "inproc":
+                return address
+        raise ClusterError(
+            f"server {server.rank} (pid {server.pid} on {server.host}) listens at "
+            f"{', '.join(server.addresses) or 'no address'}, none of which this worker can use with "
+            f"DMOD_TRANSPORT={wanted}"
+        )
+
+    # ---- the end
+
+    def close(self, error: str = "") -> None:
+        """Leave the job, and close all connections; `error` is '' if all is done.
+
+        Never raises: the job may be lost already, and others have been told what there is to tell.
+        """
+        with self._lock:
+            if self._closed or os.getpid() != self._pid:  # a forked child does not leave in its parent's name
+                return
+            try:
+                self._leave(error)
+            except MXNetError as reason:
+                log.debug("leaving: %s", reason)
+            finally:
+                self._closed = True
+                self._line.end(FAREWELL_S + 1)
+                self._endpoint.close(FAREWELL_S)
+                if self._owns_transport and not self._line.is_alive():
+                    self._transport.close()
+                atexit.unregister(self._close_at_exit)
+
+    def _leave(self, error: str) -> None:
+        deadline = time.monotonic() + self._settings.timeout_s
+        self._carry_out(self.state.leave(error, now=time.monotonic())[1])
+        while not self._exited and self._lost is None and time.monotonic() < deadline:
+            self._step()
+
+    def _close_at_exit(self) -> None:
+        # Python keeps the exception that ends a script here; an interactive session goes on after one.
+        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+        self.close("" if error is None else f"{type(error).__name__}: {error}"[:4096])

@@ -1,0 +1,300 @@
+"""'dist_sync' and its kin: a store between worker processes, kept by servers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmod.base import ClusterError, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
+from dmod.config import settings
+from dmod.kvstore.base import KVStore, KVStoreType, Pairs, check_out, check_value
+from dmod.kvstore.client import Client
+from dmod.kvstore.client_state import PieceStates
+from dmod.kvstore.local import check_buffers, check_optimizer
+from dmod.kvstore.messages import MODES, Key
+from dmod.kvstore.reduce import DeviceSum
+from dmod.ndarray.flat import FlatLayout
+from dmod.ndarray.ndarray import NDArray
+from dmod.optimizer import NotSerializable, Optimizer, OptimizerStates, from_config, supports_flat
+from dmod.optimizer.states import join_flat, split_flat
+
+__all__ = ["DistStore"]
+
+log = logging.getLogger("dmod.kvstore")
+
+
+@dataclass
+class _Entry:
+    """A key, or a flat buffer: its layout, and how to sum the local devices' contributions."""
+
+    layout: FlatLayout
+    shape: tuple[int, ...]
+    mode: str = "update"
+    sums: dict[int, DeviceSum] = field(default_factory=dict)
+
+    def total(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        n = len(arrays)
+        if n not in self.sums:
+            self.sums[n] = DeviceSum(n, self.layout.size, self.layout.dtype)
+        return self.sums[n](arrays)
+
+
+class DistStore(KVStore):
+    """A store shared by the workers of a job; see `dmod.kvstore.create`.
+
+    Every worker initialises the same keys in the same order. A push contributes to a *round*, which is
+    applied when every worker has contributed to it.
+
+    Parameters
+    ----------
+    kind : KVStoreType
+    client : Client, optional
+        The connection to the job; default: joins the one that the environment names, which takes until
+        all its processes are there.
+    """
+
+    _open: DistStore | None = None
+
+    def __init__(self, kind: KVStoreType, client: Client | None = None):
+        super().__init__(kind)
+        self._entries: dict[Key, _Entry] = {}
+        self._flats: set[Key] = set()
+        self._config: dict[str, Any] | None = None
+        self._client = _join(kind) if client is None else client
+        if client is None:
+            DistStore._open = self
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        return self._client.rank
+
+    @property
+    def num_workers(self) -> int:
+        """The number of worker processes."""
+        return self._client.member.join.num_workers
+
+    # ---- arrays by key
+
+    def _init(self, pairs: list[tuple[Key, NDArray]]) -> None:
+        for key, _ in pairs:
+            if key in self._entries:
+                raise InvalidArgument(f"init({key!r}): the key has been initialised already")
+        begun = []
+        for key, value in pairs:
+            index = key if isinstance(key, int) and 0 <= key < 1 << 31 else len(self._entries)
+            layout = FlatLayout.plan([(index, str(key), value.shape)], value.dtype)
+            self._entries[key] = _Entry(layout, value.shape)
+            flat: np.ndarray = np.zeros(layout.size, value.dtype)
+            flat[: value.size] = value._data.reshape(-1)
+            begun.append(self._client.begin(self._client.state.init, key, layout, flat))
+        self._client.wait(begun)
+
+    def _entry(self, call: str, key: Key) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is None or key in self._flats:
+            raise UnknownKeyError(f"{call}({key!r}): unknown key: init({key!r}, value) comes first")
+        return entry
+
+    def _contributions(self, call: str, pairs: Pairs) -> list[tuple[Key, np.ndarray]]:
+        for key, values in pairs:
+            entry = self._entry(call, key)
+            for value in values:
+                check_value(f"{call}({key!r})", value, entry.shape, np.dtype(entry.layout.dtype))
+        return [(key, self._padded(self._entries[key], values)) for key, values in pairs]
+
+    @staticmethod
+    def _padded(entry: _Entry, values: list[NDArray]) -> np.ndarray:
+        """The sum over devices with the layout's padding, which is less than a cache line."""
+        flats = []
+        for value in values:
+            flat = value._data.reshape(-1)
+            if flat.size != entry.layout.size:
+                padded = np.zeros(entry.layout.size, flat.dtype)
+                padded[: flat.size] = flat
+                flat = padded
+            flats.append(flat)
+        return entry.total(flats)
+
+    def _push(self, pairs: Pairs, priority: int) -> None:
+        client = self._client
+        client.call(client.state.push, self._contributions("push", pairs), priority=priority)
+
+    def _destinations(self, call: str, pairs: Pairs) -> list[tuple[Key, list[np.ndarray]]]:
+        for key, outs in pairs:
+            entry = self._entry(call, key)
+            for out in outs:
+                check_out(f"{call}({key!r})", out, entry.shape)
+        return [
+            (key, [np.empty(self._entries[key].layout.size, self._entries[key].layout.dtype)])
+            for key, _ in pairs
+        ]
+
+    @staticmethod
+    def _deliver(pairs: Pairs, arrived: list[tuple[Key, list[np.ndarray]]]) -> None:
+        for (_, outs), (_, (flat,)) in zip(pairs, arrived, strict=True):
+            for out in outs:
+                np.copyto(out._data, flat[: out.size].reshape(out.shape), casting="unsafe")
+
+    def _pull(self, pairs: Pairs, priority: int) -> None:
+        client, arrived = self._client, self._destinations("pull", pairs)
+        client.call(client.state.pull, arrived, priority=priority)
+        self._deliver(pairs, arrived)
+
+    def _pushpull(self, values: Pairs, outs: Pairs, priority: int) -> None:
+        if [key for key, _ in values] != [key for key, _ in outs]:
+            super()._pushpull(values, outs, priority)
+            return
+        client, arrived = self._client, self._destinations("pushpull", outs)
+        contributions = self._contributions("pushpull", values)
+        exchange = [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
+        client.call(client.state.pushpull, exchange, priority=priority)
+        self._deliver(outs, arrived)
+
+    # ---- flat buffers
+
+    def init_flat(
+        self,
+        name: str,
+        layout: FlatLayout,
+        weights: Sequence[np.ndarray],
+        *,
+        digest: str = "",
+        mode: str = "update",
+    ) -> None:
+        if mode not in MODES:
+            raise InvalidArgument(f"init_flat({name!r}): mode {mode!r}, expected one of {', '.join(MODES)}")
+        if name in self._entries:
+            raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
+        check_buffers(f"init_flat({name!r})", weights, layout)
+        client = self._client
+        values = weights[0] if mode == "update" else None
+        client.call(client.state.init, name, layout, values, mode=mode, digest=digest)
+        self._entries[name] = _Entry(layout, (layout.size,), mode)
+        self._flats.add(name)
+        if mode == "update":
+            client.call(client.state.pull, [(name, list(weights))])
+
+    def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
+        check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
+        client = self._client
+        client.call(client.state.pushpull, [(name, entry.total(grads), outs)])
+
+    def end_epoch(self) -> tuple[int, ...]:
+        rounds: tuple[int, ...] = tuple(self._client.call(self._client.state.end_epoch))
+        if len(set(rounds)) > 1:
+            longest = max(range(len(rounds)), key=rounds.__getitem__)
+            log.warning(
+                "the epoch has ended after %d rounds, with which worker %d was through; worker %d had more "
+                "batches, which were dropped: give all workers the same number",
+                min(rounds),
+                rounds.index(min(rounds)),
+                longest,
+            )
+        return rounds
+
+    # ---- the optimizer
+
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """Let the servers run `optimizer`; called by all workers alike.
+
+        Raises
+        ------
+        NotSerializable
+            The servers cannot run it: it is not registered, or needs whole arrays. It has to run in the
+            workers, which `Module` sees to.
+        """
+        check_optimizer(optimizer)
+        config = optimizer.to_config()
+        if not supports_flat(optimizer):
+            raise NotSerializable(
+                f"optimizer {type(optimizer).__name__}: does not run on flat buffers, and so not on servers"
+            )
+        self._set_config(config)
+
+    def _set_config(self, config: dict[str, Any]) -> None:
+        self._client.call(self._client.state.set_optimizer, config)
+        self._config = config
+
+    def set_updater(self, updater: Callable[[Any, NDArray, NDArray], None]) -> None:
+        raise KVStoreError(
+            f"set_updater: servers run no functions of {self.type!r} workers; set_optimizer() sends an "
+            "optimizer to them"
+        )
+
+    def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
+        states = OptimizerStates(self._config if dump_optimizer else None)
+        for key, pieces in self._piece_states("get_optimizer_states").items():
+            layout = self._entries[key].layout
+            whole = [np.zeros(layout.size, a.dtype) for a in pieces[0].arrays]
+            for piece in pieces:
+                for array, out in zip(piece.arrays, whole, strict=True):
+                    out[piece.start : piece.stop] = array
+            entries = split_flat(layout.segments, whole, max(piece.count for piece in pieces))
+            if key in self._flats:
+                states.entries.update(entries)
+            else:
+                states.entries[key] = entries[layout.segments[0].index]
+        return states
+
+    def set_optimizer_states(self, states: OptimizerStates) -> None:
+        if states.config is not None:
+            from_config(states.config)  # complain here, rather than on the servers
+            self._set_config(states.config)
+        fresh: list[PieceStates] = []
+        for key, pieces in self._piece_states("set_optimizer_states").items():
+            layout, dtypes = self._entries[key].layout, [a.dtype for a in pieces[0].arrays]
+            entries = states.entries
+            if key not in self._flats and key in entries:
+                entries = {layout.segments[0].index: entries[key]}
+            whole, count = join_flat(layout.segments, layout.size, dtypes, entries)
+            for p in pieces:
+                arrays = [array[p.start : p.stop] for array in whole]
+                fresh.append(PieceStates(p.key, p.piece, p.start, p.stop, count, arrays))
+        self.barrier()  # nobody reads or updates the states while they are replaced
+        if self.rank == 0:
+            self._client.call(self._client.state.set_states, fresh)
+        self.barrier()
+
+    def _piece_states(self, call: str) -> dict[Key, list[PieceStates]]:
+        if self._config is None:
+            raise NotReadyError(f"{call}: no optimizer on the servers: set_optimizer() comes first")
+        keys = [key for key, entry in self._entries.items() if entry.mode == "update"]
+        pieces: dict[Key, list[PieceStates]] = {key: [] for key in keys}
+        for piece in self._client.call(self._client.state.get_states, keys):
+            pieces[piece.key].append(piece)
+        return {key: found for key, found in pieces.items() if found}
+
+    # ---- the other workers
+
+    def barrier(self) -> None:
+        """Wait until all workers have called this."""
+        self._client.call(self._client.state.barrier)
+
+    def close(self) -> None:
+        """Leave the job; when all workers have left, the servers and the scheduler end."""
+        self._client.close()
+        if DistStore._open is self:
+            DistStore._open = None
+
+
+def _join(kind: KVStoreType) -> Client:
+    if DistStore._open is not None:
+        raise KVStoreError(
+            f"kvstore.create({kind.name!r}): this process has such a store already, and can be one worker "
+            "only; use that store, for instance fit(kvstore=kv)"
+        )
+    config = settings()
+    if config.role != "worker":
+        raise ClusterError(
+            f"kvstore.create({kind.name!r}): this process belongs to no cluster: DMLC_ROLE is not set. Start "
+            "it with: dmod-launch -n WORKERS -s SERVERS -- python SCRIPT"
+        )
+    return Client(config)

@@ -1,0 +1,72 @@
+"""The scheduler process: listens where all others look for it, and runs `SchedulerState`."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dmod.base import ClusterError
+from dmod.config import Settings
+from dmod.kvstore.actions import Action, Peer
+from dmod.kvstore.fingerprint import VERSION
+from dmod.kvstore.messages import Message
+from dmod.kvstore.scheduler_state import SchedulerState
+from dmod.kvstore.server import FAREWELL_S, run_node
+from dmod.kvstore.transports.addresses import scheduler_address
+from dmod.kvstore.transports.base import Endpoint, Transport
+from dmod.kvstore.transports.zeromq import ZmqTransport
+
+__all__ = ["run_scheduler", "schedule"]
+
+
+def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] = lambda: "") -> None:
+    """Be the scheduler of a job at `endpoint`, which listens already, until the job is over."""
+    state = SchedulerState(
+        settings.job,
+        VERSION,
+        settings.num_workers,
+        settings.num_servers,
+        timeout_s=settings.timeout_s,
+        join_timeout_s=settings.join_timeout_s,
+        allow_mixed=settings.allow_mixed,
+    )
+
+    def on_message(peer: Peer, message: Message, payloads: Sequence[Any], now: float) -> list[Action]:
+        return state.on_message(peer, message, now)
+
+    run_node(endpoint, state, on_message, state.stop, state.start(time.monotonic()), stopped)
+
+
+def run_scheduler(
+    settings: Settings, transport: Transport | None = None, stopped: Callable[[], str] = lambda: ""
+) -> None:
+    """Listen at `DMLC_PS_ROOT_URI` and `DMLC_PS_ROOT_PORT`, and schedule.
+
+    Raises
+    ------
+    ClusterError
+        The address cannot be listened at, or the job has failed.
+    InvalidArgument
+        The settings are incomplete, or name an address that is not permitted.
+    """
+    address = scheduler_address(settings)
+    transport = transport or ZmqTransport()
+    endpoint = transport.endpoint()
+    try:
+        try:
+            endpoint.bind(address)
+        except OSError as error:
+            raise ClusterError(_cannot_listen(address, error)) from None
+        schedule(settings, endpoint, stopped)
+    finally:
+        endpoint.close(FAREWELL_S)
+        transport.close()
+
+
+def _cannot_listen(address: str, error: OSError) -> str:
+    text = f"the scheduler cannot listen at {address} (DMLC_PS_ROOT_URI, DMLC_PS_ROOT_PORT): {error.strerror}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{text}: end the process that listens there, or choose another DMLC_PS_ROOT_PORT"
+    return f"{text}: DMLC_PS_ROOT_URI must be an address of the host that runs the scheduler"

@@ -1,0 +1,198 @@
+"""A server process: carries events from its connections to `ServerState`, and actions back.
+
+The loop that does so, `run_node`, is the scheduler's too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dmod.base import ClusterError, ProtocolError
+from dmod.config import Settings
+from dmod.kvstore.actions import SCHEDULER, Action, Exit, Lost, Peer, Send
+from dmod.kvstore.fingerprint import VERSION, fingerprint
+from dmod.kvstore.member_state import MemberState
+from dmod.kvstore.messages import Join, Message
+from dmod.kvstore.server_state import ServerState
+from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
+from dmod.kvstore.transports.base import Endpoint, Transport
+from dmod.kvstore.transports.private_dir import PrivateDirectory
+from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.wire import decode, encode
+from dmod.ndarray.flat import Segment
+from dmod.optimizer import FlatUpdater, from_config
+
+__all__ = ["FAREWELL_S", "join_message", "run_node", "run_server", "serve"]
+
+FAREWELL_S = 1.0
+"""How long the last words of a process may take to leave."""
+_OVERDUE_S = 0.2
+"""By so much a timer may be late while messages keep coming in."""
+
+log = logging.getLogger("dmod.kvstore")
+
+
+class NodeState(Protocol):
+    """What the loop needs of a state."""
+
+    def on_timer(self, now: float) -> list[Action]: ...
+
+    def next_timer(self) -> float | None: ...
+
+
+OnMessage = Callable[[Peer, Message, Sequence[Any], float], list[Action]]
+
+
+def join_message(settings: Settings, role: str, addresses: Sequence[str]) -> Join:
+    """How this process introduces itself to the scheduler."""
+    return Join(
+        job=settings.job,
+        role=role,
+        rank=settings.rank,
+        incarnation=1 + secrets.randbits(62),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        addresses=tuple(addresses),
+        version=VERSION,
+        num_workers=settings.num_workers,
+        num_servers=settings.num_servers,
+        fingerprint=fingerprint(settings),
+    )
+
+
+def run_node(
+    endpoint: Endpoint,
+    state: NodeState,
+    on_message: OnMessage,
+    on_stop: Callable[[str, float], list[Action]],
+    actions: list[Action],
+    stopped: Callable[[], str] = lambda: "",
+) -> None:
+    """Carry messages and timers to `state` and its actions out, until it exits.
+
+    Parameters
+    ----------
+    on_message : callable
+        The state's, with the peer, the message, its payloads and the time.
+    on_stop : callable
+        The state's, with the reason and the time, when `stopped` gives one.
+    actions : list of Action
+        What to do first.
+    stopped : callable
+        Why this process must end, such as a signal that came; '' if it need not.
+
+    Raises
+    ------
+    MXNetError
+        The job has failed, for the reason that the state gives.
+    """
+    lost: Lost | None = None
+    while True:
+        for action in actions:
+            if isinstance(action, Send):
+                endpoint.send(action.peer, encode(action.message, action.payloads))
+            elif isinstance(action, Lost):
+                lost = action
+            elif isinstance(action, Exit):
+                error = action.error or (None if lost is None else lost.error)
+                if error is not None:
+                    raise error
+                return
+        actions = _next_actions(endpoint, state, on_message)
+        if not actions and (reason := stopped()):
+            actions, stopped = on_stop(reason, time.monotonic()), lambda: ""
+
+
+def _next_actions(endpoint: Endpoint, state: NodeState, on_message: OnMessage) -> list[Action]:
+    timer = state.next_timer()
+    timeout_s = None if timer is None else timer - time.monotonic()
+    if timeout_s is not None and timeout_s < -_OVERDUE_S:
+        return state.on_timer(time.monotonic())
+    got = endpoint.receive(timeout_s)
+    now = time.monotonic()
+    if got is None:
+        # The connections are drained, so that a process that was stopped for a while does not take
+        # the silence of others for death.
+        return state.on_timer(now) if timer is not None and now >= timer else []
+    peer, frames = got
+    try:
+        message, payloads = decode(frames)
+    except ProtocolError as error:
+        endpoint.drop(peer)
+        log.warning("dropped a connection that sent something else than a message of ours: %s", error)
+        return []
+    return on_message(peer, message, payloads, now)
+
+
+def serve(
+    settings: Settings,
+    endpoint: Endpoint,
+    scheduler: str,
+    addresses: Sequence[str],
+    stopped: Callable[[], str] = lambda: "",
+) -> None:
+    """Be a server that listens at `endpoint`, until the job is over."""
+    member = MemberState(
+        join_message(settings, "server", addresses),
+        timeout_s=settings.timeout_s,
+        heartbeat_s=settings.heartbeat_s,
+        join_timeout_s=settings.join_timeout_s,
+        scheduler=scheduler,
+    )
+    state = ServerState(member, make_updater)
+    endpoint.connect(SCHEDULER, scheduler)
+    try:
+        run_node(endpoint, state, state.on_message, state.leave, state.start(time.monotonic()), stopped)
+    finally:
+        if endpoint.rejected:
+            log.warning("server: %d messages from outside were dropped", endpoint.rejected)
+
+
+def make_updater(config: dict[str, Any], segments: tuple[Segment, ...], size: int, dtype: str) -> FlatUpdater:
+    """The optimizer of one piece, from what a worker has sent."""
+    return FlatUpdater(from_config(config), segments, size, dtype)
+
+
+def run_server(
+    settings: Settings, transport: Transport | None = None, stopped: Callable[[], str] = lambda: ""
+) -> None:
+    """Listen as the settings say, and serve.
+
+    Raises
+    ------
+    InvalidArgument
+        The settings do not say where, or say something that is not permitted.
+    ClusterError
+        The job has failed.
+    """
+    scheduler = scheduler_address(settings)
+    host = listen_host(settings)
+    directory = PrivateDirectory() if settings.transport in ("auto", "ipc") else None
+    transport = transport or ZmqTransport()
+    endpoint = transport.endpoint()
+    try:
+        addresses = [] if directory is None else [endpoint.bind(f"ipc://{directory.path}/server")]
+        if settings.transport in ("auto", "tcp"):
+            addresses.append(_bound(endpoint, tcp_address(host, 0)))
+        serve(settings, endpoint, scheduler, addresses, stopped)
+    finally:
+        endpoint.close(FAREWELL_S)
+        transport.close()
+        if directory is not None:
+            directory.close()
+
+
+def _bound(endpoint: Endpoint, address: str) -> str:
+    try:
+        return endpoint.bind(address)
+    except OSError as error:
+        raise ClusterError(
+            f"the server cannot listen at {address}: {error.strerror}; DMLC_NODE_HOST or DMLC_INTERFACE "
+            "names an address of this host"
+        ) from None
