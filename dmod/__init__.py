@@ -1,0 +1,73 @@
+"""dmod: data-parallel training with a parameter server, by MXNet's Symbol, Module and KVStore API.
+
+``import dmod as mx`` is the one line that a user changes. Importing starts nothing.
+"""
+
+from __future__ import annotations
+
+from dmod import attribute, base, context, executor, initializer, io, kvstore, log, lr_scheduler
+from dmod import metric, model, module, name, ndarray, optimizer, random, symbol
+from dmod.attribute import AttrScope
+from dmod.base import MXNetError
+from dmod.context import Context, cpu, cpu_pinned, current_context, gpu, num_gpus
+from dmod.executor import Executor
+from dmod.name import NameManager, Prefix
+from dmod.ndarray import NDArray
+from dmod.symbol import Symbol
+
+init = initializer
+kv = kvstore
+mod = module
+nd = ndarray
+opt = optimizer
+rnd = random
+sym = symbol
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttrScope",
+    "Context",
+    "Executor",
+    "MXNetError",
+    "Monitor",
+    "NDArray",
+    "NameManager",
+    "Prefix",
+    "Symbol",
+    "attribute",
+    "base",
+    "callback",
+    "context",
+    "cpu",
+    "cpu_pinned",
+    "current_context",
+    "executor",
+    "gpu",
+    "init",
+    "initializer",
+    "io",
+    "kv",
+    "kvstore",
+    "log",
+    "lr_scheduler",
+    "metric",
+    "mod",
+    "model",
+    "module",
+    "mon",
+    "monitor",
+    "name",
+    "nd",
+    "ndarray",
+    "num_gpus",
+    "opt",
+    "optimizer",
+    "random",
+    "rnd",
+    "sym",
+    "symbol",
+    "test_utils",
+    "visualization",
+    "viz",
+]

@@ -300,6 +300,8 @@ class _Compiler:
             self._share_gradient(out_grads[out], in_grads[into], grads, (id(node), out))
         inputs = [self.values[_key(e)] for e in node.inputs]
         self._draft_backward(node, inputs, outputs, out_grads, in_grads)
+        for k in range(len(outputs)):
+            grads.pop((id(node), k), None)  # nobody else reads them
         for entry, grad in zip(entries, in_grads, strict=True):
             if grad is not None:
                 self._contribute(entry, grad, grads)

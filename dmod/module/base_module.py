@@ -1,0 +1,542 @@
+"""`BaseModule`: what all modules can do, written in terms of a few methods that each kind provides.
+
+This file has the loops (`fit`, `score`, `predict`); it knows nothing of symbols, devices or stores.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import dmod.metric as metrics
+from dmod.base import EpochEnded, InvalidArgument, NotReadyError
+from dmod.initializer import Uniform
+from dmod.io import DataBatch
+from dmod.log import logger as dmod_logger
+from dmod.log import show_progress
+from dmod.model import BatchEndParam, join_params, split_params
+from dmod.ndarray import NDArray, concatenate, save
+
+__all__ = ["BaseModule"]
+
+OptimizerParams = Any
+_DEFAULT_PARAMS = (("learning_rate", 0.01),)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list of callbacks from None, one, or a list of them."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+class BaseModule:
+    """A computation with parameters: it can be bound, initialised, run, and trained.
+
+    Its states follow each other: bound (memory is there), parameters initialised, optimizer initialised.
+    A call that comes too early raises `NotReadyError`, which names the missing call.
+
+    Attributes
+    ----------
+    binded, for_training, inputs_need_grad, params_initialized, optimizer_initialized : bool
+    """
+
+    def __init__(self, logger: Any = dmod_logger):
+        self.logger = logger
+        self.binded = False
+        self.for_training = False
+        self.inputs_need_grad = False
+        self.params_initialized = False
+        self.optimizer_initialized = False
+        self._symbol: Any = None
+
+    def _need(self, call: str, *, params: bool = True, optimizer: bool = False) -> None:
+        """Raise `NotReadyError` unless the calls that `call` depends on have been made."""
+        if not self.binded:
+            raise NotReadyError(f"{call}: call bind() first")
+        if params and not self.params_initialized:
+            raise NotReadyError(f"{call}: call init_params() or set_params() first")
+        if optimizer and not self.optimizer_initialized:
+            raise NotReadyError(f"{call}: call init_optimizer() first")
+
+    # ---- high level
+
+    def forward_backward(self, data_batch: Any) -> None:
+        """Compute outputs and gradients for a batch."""
+        self.forward(data_batch, is_train=True)
+        self.backward()
+
+    def score(
+        self,
+        eval_data: Any,
+        eval_metric: Any,
+        num_batch: int | None = None,
+        batch_end_callback: Any = None,
+        score_end_callback: Any = None,
+        reset: bool = True,
+        epoch: int = 0,
+        sparse_row_id_fn: Callable[..., Any] | None = None,
+    ) -> list[tuple[str, float]]:
+        """Evaluate on a data set.
+
+        Parameters
+        ----------
+        eval_data : DataIter
+        eval_metric : EvalMetric, str, or list of either
+        num_batch : int, optional
+            The number of batches; default: all.
+        batch_end_callback, score_end_callback : callable or list, optional
+            Called with a `BatchEndParam` after every batch, and at the end.
+        reset : bool
+            Whether to reset the iterator first.
+        epoch : int
+            Passed to callbacks.
+        sparse_row_id_fn : callable, optional
+            Passed to `prepare`.
+
+        Returns
+        -------
+        list of (name, value)
+        """
+        self._need("score")
+        metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
+        metric.reset()
+        nbatch = 0
+        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
+            self.forward(batch, is_train=False)
+            self._update_metric_of(metric, batch)
+            param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=metric, locals=locals())
+            for callback in as_list(batch_end_callback):
+                callback(param)
+            nbatch += 1
+        if score_end_callback is not None:
+            param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=metric, locals=locals())
+            for callback in as_list(score_end_callback):
+                callback(param)
+        return metric.get_name_value()
+
+    def _batches(
+        self, data: Any, num_batch: int | None, reset: bool, sparse_row_id_fn: Callable[..., Any] | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """The first `num_batch` batches of an iterator, numbered and prepared for."""
+        if reset:
+            data.reset()
+        for nbatch, batch in enumerate(data):
+            if num_batch is not None and nbatch == num_batch:
+                return
+            self.prepare(batch, sparse_row_id_fn=sparse_row_id_fn)
+            yield nbatch, batch
+
+    def _update_metric_of(self, metric: Any, batch: Any) -> None:
+        if isinstance(batch, list):
+            self.update_metric(metric, [b.label for b in batch], pre_sliced=True)
+        else:
+            self.update_metric(metric, batch.label)
+
+    def iter_predict(
+        self,
+        eval_data: Any,
+        num_batch: int | None = None,
+        reset: bool = True,
+        sparse_row_id_fn: Callable[..., Any] | None = None,
+    ) -> Iterator[tuple[list[NDArray], int, Any]]:
+        """Iterate over predictions.
+
+        Yields
+        ------
+        (outputs, nbatch, batch)
+            The outputs without padding, the number of the batch, and the batch.
+        """
+        self._need("iter_predict")
+        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
+            self.forward(batch, is_train=False)
+            yield self._unpadded(batch), nbatch, batch
+
+    def _unpadded(self, batch: Any) -> list[NDArray]:
+        """The outputs, without the samples that only fill a batch up."""
+        pad = getattr(batch, "pad", 0) or 0
+        return [out[: out.shape[0] - pad] if pad else out for out in self.get_outputs()]
+
+    def predict(
+        self,
+        eval_data: Any,
+        num_batch: int | None = None,
+        merge_batches: bool = True,
+        reset: bool = True,
+        always_output_list: bool = False,
+        sparse_row_id_fn: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Run over a data set and collect the outputs.
+
+        Parameters
+        ----------
+        eval_data : DataIter, NDArray or numpy.ndarray
+            An array is one batch.
+        num_batch : int, optional
+            The number of batches; default: all.
+        merge_batches : bool
+            Whether to join the outputs of all batches.
+        reset : bool
+            Whether to reset the iterator first.
+        always_output_list : bool
+            Whether to return a list even for a single output.
+        sparse_row_id_fn : callable, optional
+            Passed to `prepare`.
+
+        Returns
+        -------
+        NDArray, or list of NDArray
+            Each output, joined over batches; with ``merge_batches=False`` a list per batch.
+        """
+        self._need("predict")
+        if isinstance(eval_data, (NDArray, np.ndarray)):
+            data = NDArray(eval_data) if isinstance(eval_data, np.ndarray) else eval_data
+            self.forward(DataBatch([data]), is_train=False)
+            return self.get_outputs()[0]
+        collected = []
+        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
+            self.forward(batch, is_train=False)
+            collected.append([out.copy() for out in self._unpadded(batch)])
+        if not collected or not merge_batches:
+            return collected
+        if len({len(outputs) for outputs in collected}) > 1:
+            raise InvalidArgument("predict: batches have different numbers of outputs; use merge_batches=False")
+        joined = [concatenate(parts) for parts in zip(*collected, strict=True)]
+        return joined[0] if len(joined) == 1 and not always_output_list else joined
+
+    def fit(
+        self,
+        train_data: Any,
+        eval_data: Any = None,
+        eval_metric: Any = "acc",
+        epoch_end_callback: Any = None,
+        batch_end_callback: Any = None,
+        kvstore: Any = "local",
+        optimizer: Any = "sgd",
+        optimizer_params: OptimizerParams = _DEFAULT_PARAMS,
+        eval_end_callback: Any = None,
+        eval_batch_end_callback: Any = None,
+        initializer: Any = Uniform(0.01),  # noqa: B008  (it has no state)
+        arg_params: dict[str, NDArray] | None = None,
+        aux_params: dict[str, NDArray] | None = None,
+        allow_missing: bool = False,
+        force_rebind: bool = False,
+        force_init: bool = False,
+        begin_epoch: int = 0,
+        num_epoch: int | None = None,
+        validation_metric: Any = None,
+        monitor: Any = None,
+        sparse_row_id_fn: Callable[..., Any] | None = None,
+    ) -> None:
+        """Train.
+
+        Workers of a 'dist' store end every epoch together: when one has no batch left, the round that
+        the others have in flight is dropped, on all of them.
+
+        Parameters
+        ----------
+        train_data : DataIter
+        eval_data : DataIter, optional
+            Evaluated after every epoch.
+        eval_metric : str, EvalMetric, callable, or list of them
+        epoch_end_callback : callable or list, optional
+            Called with epoch, symbol, arg_params, aux_params.
+        batch_end_callback : callable or list, optional
+            Called with a `BatchEndParam`.
+        kvstore : str or KVStore
+            How devices and workers share gradients: 'local', 'device', 'dist_sync'.
+        optimizer : str or Optimizer
+        optimizer_params : dict, or sequence of pairs
+        eval_end_callback, eval_batch_end_callback : callable or list, optional
+            Called during evaluation.
+        initializer : Initializer
+            For parameters that have no value yet.
+        arg_params, aux_params : dict of str to NDArray, optional
+            Values to start from.
+        allow_missing : bool
+            Whether these may lack parameters, which are then initialised.
+        force_rebind, force_init : bool
+            Whether to bind, and to initialise parameters, again.
+        begin_epoch, num_epoch : int
+            The first epoch, and the one to stop before.
+        validation_metric : optional
+            Default: `eval_metric`.
+        monitor : Monitor, optional
+        sparse_row_id_fn : callable, optional
+            Passed to `prepare`.
+        """
+        if num_epoch is None:
+            raise InvalidArgument("fit: num_epoch is missing; give the number of epochs to train for")
+        show_progress()
+        self.bind(
+            data_shapes=train_data.provide_data,
+            label_shapes=train_data.provide_label,
+            for_training=True,
+            force_rebind=force_rebind,
+        )
+        if monitor is not None:
+            self.install_monitor(monitor)
+        self.init_params(
+            initializer=initializer,
+            arg_params=arg_params,
+            aux_params=aux_params,
+            allow_missing=allow_missing,
+            force_init=force_init,
+        )
+        self.init_optimizer(kvstore=kvstore, optimizer=optimizer, optimizer_params=optimizer_params)
+        metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
+        for epoch in range(begin_epoch, num_epoch):
+            started = time.monotonic()
+            metric.reset()
+            values = self._fit_epoch(epoch, train_data, metric, as_list(batch_end_callback), monitor, sparse_row_id_fn)
+            self._end_epoch()
+            for name, value in values:
+                self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
+            self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
+            trained_args, trained_aux = self.get_params()
+            self.set_params(trained_args, trained_aux)
+            for callback in as_list(epoch_end_callback):
+                callback(epoch, self.symbol, trained_args, trained_aux)
+            if eval_data is not None:
+                result = self.score(
+                    eval_data,
+                    metric if validation_metric is None else validation_metric,
+                    score_end_callback=eval_end_callback,
+                    batch_end_callback=eval_batch_end_callback,
+                    epoch=epoch,
+                )
+                for name, value in result:
+                    self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
+            train_data.reset()
+
+    def _fit_epoch(
+        self,
+        epoch: int,
+        train_data: Any,
+        eval_metric: Any,
+        callbacks: list[Any],
+        monitor: Any,
+        sparse_row_id_fn: Callable[..., Any] | None,
+    ) -> list[tuple[str, float]]:
+        """Train on every batch once; returns the metric's values.
+
+        The next batch is fetched and prepared for while the present one is still in the outputs. The
+        local names are those that MXNet's callbacks find in ``BatchEndParam.locals``.
+        """
+        data_iter = iter(train_data)
+        data_batch = next(data_iter, None)
+        if data_batch is None:
+            raise InvalidArgument("fit: the training data has no batch; is it reset, and not shorter than a batch?")
+        nbatch = 0
+        while data_batch is not None:
+            if monitor is not None:
+                monitor.tic()
+            self.forward_backward(data_batch)
+            try:
+                self.update()
+            except EpochEnded:
+                break
+            self._update_metric_of(eval_metric, data_batch)
+            next_data_batch = next(data_iter, None)
+            if next_data_batch is not None:
+                self.prepare(next_data_batch, sparse_row_id_fn=sparse_row_id_fn)
+            if monitor is not None:
+                monitor.toc_print()
+            if callbacks:
+                values = eval_metric.get_global_name_value() if next_data_batch is None else None
+                param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=eval_metric, locals=locals())
+                for callback in callbacks:
+                    callback(param)
+                if values is not None:
+                    return values
+            nbatch += 1
+            data_batch = next_data_batch
+        return eval_metric.get_global_name_value()
+
+    def _end_epoch(self) -> None:
+        """Called by `fit` after the last batch of an epoch."""
+
+    # ---- what it needs and gives
+
+    @property
+    def symbol(self) -> Any:
+        """The symbol that the module computes, if it has one."""
+        return self._symbol
+
+    @property
+    def data_names(self) -> list[str]:
+        """The names of the data inputs."""
+        raise NotImplementedError
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs."""
+        raise NotImplementedError
+
+    @property
+    def data_shapes(self) -> Any:
+        """The shapes of the data: a list of `DataDesc`, or of (name, shape) pairs."""
+        raise NotImplementedError
+
+    @property
+    def label_shapes(self) -> Any:
+        """The shapes of the labels, likewise; None or empty without labels."""
+        raise NotImplementedError
+
+    @property
+    def output_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """The names and shapes of the outputs."""
+        raise NotImplementedError
+
+    # ---- parameters
+
+    def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """The parameters: ``(arg_params, aux_params)``, on the CPU."""
+        raise NotImplementedError
+
+    def init_params(
+        self,
+        initializer: Any = Uniform(0.01),  # noqa: B008
+        arg_params: dict[str, NDArray] | None = None,
+        aux_params: dict[str, NDArray] | None = None,
+        allow_missing: bool = False,
+        force_init: bool = False,
+        allow_extra: bool = False,
+    ) -> None:
+        """Initialise parameters from given values, or by an initializer.
+
+        Parameters
+        ----------
+        initializer : Initializer
+            Called for parameters that have no given value.
+        arg_params, aux_params : dict of str to NDArray, optional
+            Given values.
+        allow_missing : bool
+            Whether they may lack parameters, which are then initialised.
+        force_init : bool
+            Whether to do it again.
+        allow_extra : bool
+            Whether they may have names that the module does not know, without a warning.
+        """
+        raise NotImplementedError
+
+    def set_params(
+        self,
+        arg_params: dict[str, NDArray],
+        aux_params: dict[str, NDArray] | None,
+        allow_missing: bool = False,
+        force_init: bool = True,
+        allow_extra: bool = False,
+    ) -> None:
+        """Assign parameters; those that are missing must be allowed to, and keep their values."""
+        self.init_params(
+            initializer=None,
+            arg_params=arg_params,
+            aux_params=aux_params,
+            allow_missing=allow_missing,
+            force_init=force_init,
+            allow_extra=allow_extra,
+        )
+
+    def save_params(self, fname: str) -> None:
+        """Save the parameters to a file that MXNet reads."""
+        save(fname, join_params(*self.get_params()))
+
+    def load_params(self, fname: str) -> None:
+        """Load parameters that `save_params`, or MXNet, wrote.
+
+        Raises
+        ------
+        FormatError
+            The file is corrupt, or of another kind.
+        """
+        self.set_params(*split_params(fname))
+
+    def get_states(self, merge_multi_context: bool = True) -> list[Any]:
+        """The arrays of the state inputs; a module without states has none."""
+        self._need("get_states")
+        return []
+
+    def set_states(self, states: Any = None, value: Any = None) -> None:
+        """Set the arrays of the state inputs."""
+        self._need("set_states")
+        if states or value is not None:
+            raise InvalidArgument(f"set_states: {type(self).__name__} has no states")
+
+    def install_monitor(self, mon: Any) -> None:
+        """Let a monitor watch all executors."""
+        raise NotImplementedError
+
+    # ---- computation
+
+    def prepare(self, data_batch: Any, sparse_row_id_fn: Callable[..., Any] | None = None) -> None:
+        """Get ready for a batch, before `forward`; most modules need not."""
+        if sparse_row_id_fn is not None:
+            warnings.warn("sparse_row_id_fn has no effect: all parameters are dense", stacklevel=2)
+
+    def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
+        """Compute the outputs for a batch.
+
+        Parameters
+        ----------
+        data_batch : DataBatch
+            Anything with `data`, and `label` if the module has labels.
+        is_train : bool, optional
+            Default: whether the module was bound for training.
+        """
+        raise NotImplementedError
+
+    def backward(self, out_grads: Any = None) -> None:
+        """Compute the gradients.
+
+        Parameters
+        ----------
+        out_grads : NDArray or list of NDArray, optional
+            The gradients of the outputs; not needed for losses.
+        """
+        raise NotImplementedError
+
+    def get_outputs(self, merge_multi_context: bool = True) -> list[Any]:
+        """The outputs of the last `forward`; with False, a list per output with one array per device."""
+        raise NotImplementedError
+
+    def get_input_grads(self, merge_multi_context: bool = True) -> list[Any]:
+        """The gradients of the data; with False, a list per input with one array per device."""
+        raise NotImplementedError
+
+    def update(self) -> None:
+        """Update the parameters by the gradients of the last `backward`."""
+        raise NotImplementedError
+
+    def update_metric(self, eval_metric: Any, labels: Sequence[Any], pre_sliced: bool = False) -> None:
+        """Feed a metric with the outputs of the last `forward` and the labels."""
+        raise NotImplementedError
+
+    # ---- setting up
+
+    def bind(
+        self,
+        data_shapes: Any,
+        label_shapes: Any = None,
+        for_training: bool = True,
+        inputs_need_grad: bool = False,
+        force_rebind: bool = False,
+        shared_module: Any = None,
+        grad_req: Any = "write",
+    ) -> None:
+        """Allocate memory and make executors."""
+        raise NotImplementedError
+
+    def init_optimizer(
+        self,
+        kvstore: Any = "local",
+        optimizer: Any = "sgd",
+        optimizer_params: OptimizerParams = _DEFAULT_PARAMS,
+        force_init: bool = False,
+    ) -> None:
+        """Install an optimizer and a store."""
+        raise NotImplementedError

@@ -1,0 +1,661 @@
+"""`Module`: a symbol that can be trained and run, on one device or several, in one process or many.
+
+It ties together what lies below: a `ParameterSet`, an `ExecutorGroup` per set of input shapes, and an
+`UpdateStrategy`. Each of these does its work; this file decides when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dmod.kvstore as kvs
+import dmod.optimizer as opt
+from dmod.base import InvalidArgument, MXNetError, NotReadyError
+from dmod.config import settings
+from dmod.context import Context, current_context
+from dmod.executor.binder import grad_reqs
+from dmod.initializer import InitDesc, Uniform
+from dmod.io import DataDesc
+from dmod.log import logger as dmod_logger
+from dmod.model import load_checkpoint, save_checkpoint
+from dmod.module.base_module import BaseModule
+from dmod.ndarray import NDArray
+from dmod.optimizer import OptimizerStates
+from dmod.registry import nearest
+from dmod.symbol import Symbol
+from dmod.worker import DeviceState, ExecutorGroup, ParameterSet, choose_strategy
+from dmod.worker.group import infer_parameters
+from dmod.worker.slicing import as_descs
+
+__all__ = ["Module"]
+
+MAX_GROUPS = 8
+"""How many sets of input shapes keep their executors; the one unused for longest is let go first."""
+
+
+class Module(BaseModule):
+    """A symbol with parameters, executors on one or more devices, and an optimizer.
+
+    Parameters
+    ----------
+    symbol : Symbol
+    data_names, label_names : sequence of str
+        The inputs that batches provide. All other arguments of the symbol are parameters.
+    logger : logging.Logger
+    context : Context or list of Context
+        The devices; default: the current context. Batches are cut over them.
+    work_load_list : list of float, optional
+        The devices' shares of a batch; default: equal ones.
+    fixed_param_names : list of str, optional
+        Parameters that are not trained.
+    state_names : list of str, optional
+        Inputs that keep their values from batch to batch; see `set_states`.
+    group2ctxs, compression_params : optional
+        Not supported yet; must be empty.
+
+    Examples
+    --------
+    >>> import dmod as mx
+    >>> net = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=3, name='fc')
+    >>> mod = mx.mod.Module(net, label_names=None)
+    >>> mod.bind(data_shapes=[('data', (4, 5))], for_training=False)
+    >>> mod.init_params(mx.init.One())
+    >>> mod.forward(mx.io.DataBatch([mx.nd.ones((4, 5))]))
+    >>> mod.get_outputs()[0].shape
+    (4, 3)
+    """
+
+    def __init__(
+        self,
+        symbol: Symbol,
+        data_names: Sequence[str] | None = ("data",),
+        label_names: Sequence[str] | None = ("softmax_label",),
+        logger: Any = dmod_logger,
+        context: Context | Sequence[Context] | None = None,
+        work_load_list: Sequence[float] | None = None,
+        fixed_param_names: Sequence[str] | None = None,
+        state_names: Sequence[str] | None = None,
+        group2ctxs: Any = None,
+        compression_params: Any = None,
+    ):
+        super().__init__(logger)
+        if not isinstance(symbol, Symbol):
+            raise InvalidArgument(f"Module: expected a Symbol, got {type(symbol).__name__}")
+        if group2ctxs:
+            raise InvalidArgument("Module: group2ctxs is not supported yet")
+        if compression_params:
+            raise InvalidArgument("Module: compression_params is not supported yet; gradients travel uncompressed")
+        self._symbol = symbol
+        self._contexts = _contexts(context)
+        self._work_load = list(work_load_list) if work_load_list is not None else [1] * len(self._contexts)
+        if len(self._work_load) != len(self._contexts):
+            raise InvalidArgument(f"Module: {len(self._work_load)} work loads for {len(self._contexts)} devices")
+        arguments = symbol.list_arguments()
+        self._data_names = _check_names("data_names", data_names, arguments)
+        self._label_names = [n for n in (label_names or ()) if n in arguments]
+        self._unused_labels = [n for n in (label_names or ()) if n not in arguments]
+        self._state_names = _check_names("state_names", state_names, arguments)
+        self._fixed = set(_check_names("fixed_param_names", fixed_param_names, arguments))
+        inputs = {*self._data_names, *self._label_names, *self._state_names}
+        self._param_names = [n for n in arguments if n not in inputs]
+        self._aux_names = symbol.list_auxiliary_states()
+        self._arg_params: dict[str, NDArray] = {}
+        self._aux_params: dict[str, NDArray] = {}
+        self._params_dirty = False
+        self._devices = DeviceState(self._contexts)
+        self._params: ParameterSet | None = None
+        self._groups: OrderedDict[Any, ExecutorGroup] = OrderedDict()
+        self._exec_group: ExecutorGroup | None = None
+        self._reqs: dict[str, str] = {}
+        self._optimizer: opt.Optimizer | None = None
+        self._kvstore: kvs.KVStore | None = None
+        self._strategy: Any = None
+        self._states_to_load: str | None = None
+
+    # ---- names and shapes
+
+    @property
+    def data_names(self) -> list[str]:
+        """The names of the data inputs."""
+        return self._data_names
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names of the labels."""
+        return self._label_names
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs."""
+        return self._symbol.list_outputs()
+
+    @property
+    def data_shapes(self) -> list[DataDesc]:
+        """Names and shapes of the data, as last bound."""
+        return self._group("data_shapes").data_shapes
+
+    @property
+    def label_shapes(self) -> list[DataDesc] | None:
+        """Names and shapes of the labels, as last bound; None without labels."""
+        return self._group("label_shapes").label_shapes or None
+
+    @property
+    def output_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the outputs for a whole batch."""
+        return self._group("output_shapes").output_shapes()
+
+    def _group(self, call: str) -> ExecutorGroup:
+        if self._exec_group is None:
+            raise NotReadyError(f"{call}: call bind() first")
+        return self._exec_group
+
+    # ---- binding
+
+    def bind(
+        self,
+        data_shapes: Any,
+        label_shapes: Any = None,
+        for_training: bool = True,
+        inputs_need_grad: bool = False,
+        force_rebind: bool = False,
+        shared_module: Any = None,
+        grad_req: Any = "write",
+    ) -> None:
+        """Allocate memory for given shapes of the inputs and make executors.
+
+        Parameters
+        ----------
+        data_shapes, label_shapes : list of DataDesc, or of (name, shape)
+            Such as an iterator's ``provide_data`` and ``provide_label``.
+        for_training : bool
+            Whether gradients are needed.
+        inputs_need_grad : bool
+            Whether those of the data are too.
+        force_rebind : bool
+            Whether to do it again; parameters keep their values.
+        shared_module : Module, optional
+            A module whose parameters, and memory, this one shares.
+        grad_req : {'write', 'add', 'null'}, or list or dict of them
+            Per argument; what is 'add' accumulates over backward passes.
+
+        Raises
+        ------
+        InvalidArgument
+            Names or shapes do not fit the symbol.
+        """
+        if self.binded and not force_rebind:
+            self.logger.warning("bind: already bound, nothing done; use force_rebind=True to bind again")
+            return
+        if inputs_need_grad and not for_training:
+            raise InvalidArgument("bind: inputs_need_grad needs for_training=True")
+        if self.binded:
+            self._sync_params()
+        data, labels = self._check_inputs(data_shapes, label_shapes)
+        self._reqs = self._grad_reqs(grad_req, for_training, inputs_need_grad)
+        self._make_params([*data, *labels], shared_module)
+        self._groups.clear()
+        self.for_training, self.inputs_need_grad = for_training, inputs_need_grad
+        self._exec_group = self._group_for(data, labels)
+        self.binded = True
+        if shared_module is not None and shared_module.params_initialized:
+            self._arg_params, self._aux_params = shared_module._arg_params, shared_module._aux_params
+            self.params_initialized = True
+        elif self.params_initialized:
+            assert self._params is not None
+            self._params.write(self._arg_params, self._aux_params)
+        if shared_module is not None and shared_module.optimizer_initialized:
+            self.borrow_optimizer(shared_module)
+
+    def _check_inputs(self, data_shapes: Any, label_shapes: Any) -> tuple[list[DataDesc], list[DataDesc]]:
+        data, labels = as_descs(data_shapes, "data_shapes"), as_descs(label_shapes, "label_shapes")
+        if sorted(d.name for d in data) != sorted(self._data_names):
+            raise InvalidArgument(
+                f"bind: data_shapes has {[d.name for d in data]}, the module's data_names are {self._data_names}"
+            )
+        data.sort(key=lambda d: self._data_names.index(d.name))
+        known = {*self._label_names, *self._unused_labels}
+        for desc in labels:
+            if desc.name not in known:
+                raise InvalidArgument(
+                    f"bind: label_shapes has {desc.name!r}, the module's label_names are {self._label_names}"
+                )
+        return data, labels
+
+    def _grad_reqs(self, grad_req: Any, for_training: bool, inputs_need_grad: bool) -> dict[str, str]:
+        """`grad_req` of every argument: only parameters that are trained, and data if asked, get gradients."""
+        arguments = self._symbol.list_arguments()
+        reqs = grad_reqs(grad_req, arguments) if for_training else dict.fromkeys(arguments, "null")
+        for name in arguments:
+            if name in self._data_names:
+                if not inputs_need_grad:
+                    reqs[name] = "null"
+                elif reqs[name] == "null" and for_training:
+                    reqs[name] = "write"
+            elif name in self._fixed or name not in self._param_names:
+                reqs[name] = "null"
+        return reqs
+
+    def _make_params(self, inputs: list[DataDesc], shared: Any) -> None:
+        """Lay the parameters out, or take over a set that fits."""
+        input_names = [*self._data_names, *self._label_names, *self._state_names]
+        descs = [d for d in inputs if d.name in input_names]
+        params, aux = infer_parameters(self._symbol, descs, input_names)
+        if shared is not None:
+            if shared._params is None:
+                raise NotReadyError("bind: shared_module must be bound first")
+            shared._params.check_covers([*params, *aux], "bind")
+            self._params, self._devices = shared._params, shared._devices
+            return
+        trained = {name for name, _, _ in params if self._reqs[name] != "null"}
+        fresh = ParameterSet(self._contexts, params, aux, trained)
+        old = self._params
+        if old is not None and old.same_layout(fresh):
+            return
+        self._params = fresh
+        if self._strategy is not None:
+            self.optimizer_initialized = False
+            self._strategy = None
+            self.logger.warning("bind: other parameters are trained now; call init_optimizer() again")
+        for values, host in zip((self._arg_params, self._aux_params), fresh.host_arrays(), strict=True):
+            _check_shapes("bind", values, host)
+
+    def _group_for(self, data: list[DataDesc], labels: list[DataDesc]) -> ExecutorGroup:
+        """The executors for these shapes: those that are there, or new ones."""
+        key = tuple((d.name, tuple(d.shape), str(d.dtype), d.layout) for d in [*data, *labels])
+        group = self._groups.get(key)
+        if group is None:
+            assert self._params is not None
+            group = ExecutorGroup(
+                self._symbol,
+                self._work_load,
+                data,
+                labels,
+                self._state_names,
+                self._params,
+                self._devices,
+                self._reqs,
+            )
+            self._groups[key] = group
+            if len(self._groups) > MAX_GROUPS:
+                self._groups.popitem(last=False)
+            if self._monitors:
+                for monitor in self._monitors:
+                    group.install_monitor(monitor)
+        self._groups.move_to_end(key)
+        return group
+
+    _monitors: tuple[Any, ...] = ()
+
+    def reshape(self, data_shapes: Any, label_shapes: Any = None) -> None:
+        """Go on with inputs of other shapes; parameters, optimizer and states stay.
+
+        Executors of shapes that were used before are taken up again.
+        """
+        self._need("reshape", params=False)
+        data, labels = self._check_inputs(data_shapes, label_shapes)
+        params, aux = infer_parameters(
+            self._symbol,
+            [d for d in [*data, *labels] if d.name in self._symbol.list_arguments()],
+            [*self._data_names, *self._label_names, *self._state_names],
+        )
+        assert self._params is not None
+        have = {**self._params.arg_arrays[0], **self._params.aux_arrays[0]}
+        for name, shape, _ in [*params, *aux]:
+            if have[name].shape != tuple(shape):
+                raise InvalidArgument(
+                    f"reshape: inputs {[(d.name, d.shape) for d in data]} would change {name!r} "
+                    f"from {have[name].shape} to {tuple(shape)}; bind(force_rebind=True) with new parameters"
+                )
+        self._exec_group = self._group_for(data, labels)
+
+    # ---- parameters
+
+    def init_params(
+        self,
+        initializer: Any = Uniform(0.01),  # noqa: B008  (it has no state)
+        arg_params: dict[str, NDArray] | None = None,
+        aux_params: dict[str, NDArray] | None = None,
+        allow_missing: bool = False,
+        force_init: bool = False,
+        allow_extra: bool = False,
+    ) -> None:
+        """Initialise parameters from given values, or by an initializer; see `BaseModule.init_params`.
+
+        Raises
+        ------
+        InvalidArgument
+            A given value is missing and may not be, or has another shape; no parameter is changed.
+        """
+        if self.params_initialized and not force_init:
+            self.logger.warning("init_params: already initialised, nothing done; use force_init=True to do it again")
+            return
+        self._need("init_params", params=False)
+        assert self._params is not None
+        new_args, new_aux = self._params.host_arrays()
+        if self.params_initialized:
+            self._sync_params()
+            for old, new in ((self._arg_params, new_args), (self._aux_params, new_aux)):
+                for name, value in new.items():
+                    old[name].copyto(value)
+        self._check_given(arg_params, aux_params, initializer, allow_missing, allow_extra)
+        attrs = self._symbol.attr_dict()
+        for values, given in ((new_args, arg_params), (new_aux, aux_params)):
+            for name in sorted(values):
+                if given is not None and name in given:
+                    given[name].copyto(values[name])
+                elif initializer is not None:
+                    initializer(InitDesc(name, attrs.get(name)), values[name])
+        self._arg_params, self._aux_params = new_args, new_aux
+        self.params_initialized = True
+        self._params_dirty = False
+        self._params.write(new_args, new_aux)
+
+    def _check_given(
+        self,
+        arg_params: Mapping[str, NDArray] | None,
+        aux_params: Mapping[str, NDArray] | None,
+        initializer: Any,
+        allow_missing: bool,
+        allow_extra: bool,
+    ) -> None:
+        """Check given values before any is used."""
+        assert self._params is not None
+        host_args, host_aux = self._params.host_arrays()
+        for what, given, have in (("arg_params", arg_params, host_args), ("aux_params", aux_params, host_aux)):
+            if given is None:
+                continue
+            if not isinstance(given, Mapping):
+                raise InvalidArgument(f"{what}: expected a dict of names to NDArray, got {type(given).__name__}")
+            extra = [name for name in given if name not in have]
+            missing = [name for name in have if name not in given]
+            if missing and not allow_missing:
+                hint = f"; it has {extra[0]!r}, which the network does not" if extra else ""
+                raise InvalidArgument(f"{what} lacks {', '.join(map(repr, missing))}{hint}; or use allow_missing=True")
+            if extra and not allow_extra:
+                self._warn_extra(what, extra, have)
+            _check_shapes(what, given, have)
+
+    def _warn_extra(self, what: str, extra: list[str], have: Mapping[str, Any]) -> None:
+        hint = nearest(extra[0], have)
+        self.logger.warning(
+            "%s: %s not in the network, ignored%s (allow_extra=True says that this is meant)",
+            what,
+            ", ".join(map(repr, extra)),
+            hint,
+        )
+
+    def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """The parameters on the CPU: ``(arg_params, aux_params)``; auxiliary states are means over devices."""
+        self._need("get_params")
+        self._sync_params()
+        return self._arg_params, self._aux_params
+
+    def _sync_params(self) -> None:
+        """Copy the devices' values to the host if they have changed."""
+        if self._params_dirty and self._params is not None:
+            self._params.read(self._arg_params, self._aux_params)
+            self._params_dirty = False
+
+    def get_states(self, merge_multi_context: bool = True) -> list[Any]:
+        """The arrays of the state inputs."""
+        self._need("get_states")
+        return self._group("get_states").get_states(merge_multi_context)
+
+    def set_states(self, states: Any = None, value: Any = None) -> None:
+        """Set the state inputs: a list per state of one array per device, or one number for all."""
+        self._need("set_states")
+        self._group("set_states").set_states(states, value)
+
+    # ---- optimizer
+
+    def init_optimizer(
+        self,
+        kvstore: Any = "local",
+        optimizer: Any = "sgd",
+        optimizer_params: Any = (("learning_rate", 0.01),),
+        force_init: bool = False,
+    ) -> None:
+        """Install an optimizer, and the store through which devices and workers share gradients.
+
+        Parameters
+        ----------
+        kvstore : str, KVStore or None
+            With one device and a local store, none is needed, and none is made.
+        optimizer : str or Optimizer
+            A name gets ``rescale_grad`` = 1 / (samples per step over all devices and workers) by default.
+        optimizer_params : dict, or sequence of pairs
+        force_init : bool
+            Whether to do it again.
+        """
+        self._need("init_optimizer")
+        if self.optimizer_initialized and not force_init:
+            self.logger.warning("init_optimizer: already installed, nothing done; use force_init=True")
+            return
+        if not self.for_training:
+            raise NotReadyError("init_optimizer: call bind(for_training=True) first")
+        assert self._params is not None
+        store = self._create_store(kvstore)
+        self._optimizer = self._create_optimizer(optimizer, optimizer_params, store)
+        if store is not None:
+            self._devices.set_first_slot(store.first_slot(len(self._contexts)))
+        self._kvstore = store
+        digest = hashlib.sha256(self._symbol.tojson().encode()).hexdigest()[:16]
+        update_on_kvstore = settings().update_on_kvstore
+        self._strategy = choose_strategy(store, self._optimizer, self._params, digest, update_on_kvstore)
+        self.optimizer_initialized = True
+        self._params_dirty = True
+        if self._states_to_load is not None:
+            self.load_optimizer_states(self._states_to_load)
+            self._states_to_load = None
+
+    def _create_store(self, kvstore: Any) -> kvs.KVStore | None:
+        if kvstore is None or isinstance(kvstore, kvs.KVStore):
+            if kvstore is None and len(self._contexts) > 1:
+                return kvs.create("local")
+            return kvstore
+        if not isinstance(kvstore, str):
+            raise InvalidArgument(f"kvstore: expected a name, a KVStore or None, got {type(kvstore).__name__}")
+        if len(self._contexts) == 1 and not kvs.KVStoreType.parse(kvstore).distributed:
+            return None
+        return kvs.create(kvstore)
+
+    def _create_optimizer(self, optimizer: Any, params: Any, store: kvs.KVStore | None) -> opt.Optimizer:
+        samples = self._group("init_optimizer").batch_size * (store.num_workers if store is not None else 1)
+        names = dict(enumerate(self._param_names))
+        if isinstance(optimizer, str):
+            arguments = dict(params)
+            arguments.setdefault("rescale_grad", 1.0 / samples)
+            return opt.create(optimizer, sym=self._symbol, param_idx2name=names, **arguments)
+        if not isinstance(optimizer, opt.Optimizer):
+            raise InvalidArgument(f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}")
+        if optimizer.rescale_grad != 1.0 / samples:
+            self.logger.warning(
+                "The optimizer's rescale_grad is %g, not 1/%d for the samples of a step; is this meant?",
+                optimizer.rescale_grad,
+                samples,
+            )
+        if not optimizer.idx2name:
+            optimizer.idx2name = names
+        return optimizer
+
+    def borrow_optimizer(self, shared_module: Module) -> None:
+        """Use another module's optimizer, store and states; both share their parameters."""
+        if not shared_module.optimizer_initialized:
+            raise NotReadyError("borrow_optimizer: the other module needs init_optimizer() first")
+        self._optimizer, self._kvstore = shared_module._optimizer, shared_module._kvstore
+        self._strategy = shared_module._strategy
+        self.optimizer_initialized = True
+
+    # ---- computation
+
+    def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
+        """Compute the outputs for a batch; one of other shapes is taken as `reshape` does."""
+        self._need("forward")
+        group = self._group("forward")
+        if is_train is None:
+            is_train = self.for_training
+        shapes = [tuple(x.shape) for x in data_batch.data]
+        if shapes != [tuple(d.shape) for d in group.data_shapes]:
+            self._reshape_for(data_batch)
+            group = self._group("forward")
+        group.forward(data_batch, is_train)
+
+    def _reshape_for(self, batch: Any) -> None:
+        """Take up executors for a batch's shapes."""
+        group = self._group("forward")
+        if len(batch.data) != len(self._data_names):
+            raise InvalidArgument(
+                f"forward: the batch has {len(batch.data)} data arrays, expected {len(self._data_names)}: "
+                f"{', '.join(self._data_names)}"
+            )
+        data = getattr(batch, "provide_data", None) or [
+            DataDesc(d.name, x.shape, d.dtype, d.layout) for d, x in zip(group.data_shapes, batch.data, strict=True)
+        ]
+        labels = getattr(batch, "provide_label", None)
+        if not labels and getattr(batch, "label", None):
+            labels = [
+                DataDesc(d.name, x.shape, d.dtype, d.layout)
+                for d, x in zip(group.label_shapes, batch.label, strict=False)
+            ]
+        self.reshape(data, labels or None)
+
+    def backward(self, out_grads: Any = None) -> None:
+        """Compute the gradients of the parameters, and of the data if it was bound so."""
+        self._need("backward")
+        if not self.for_training:
+            raise NotReadyError("backward: bound for inference; call bind(for_training=True, force_rebind=True) first")
+        self._group("backward").backward(out_grads)
+        self._params_dirty = True  # auxiliary states move in backward
+
+    def update(self) -> None:
+        """Update the parameters from the gradients, on all devices and with all workers.
+
+        Raises
+        ------
+        EpochEnded
+            Another worker has ended the epoch; nothing was updated. `fit` handles this.
+        """
+        self._need("update", optimizer=True)
+        self._params_dirty = True
+        self._strategy.update()
+
+    def _end_epoch(self) -> None:
+        """End the epoch with all workers; auxiliary states become their mean over all devices."""
+        self._strategy.end_epoch()
+        self._params_dirty = True
+
+    def get_outputs(self, merge_multi_context: bool = True) -> list[Any]:
+        """The outputs of the last `forward`."""
+        self._need("get_outputs")
+        return self._group("get_outputs").get_outputs(merge_multi_context)
+
+    def get_input_grads(self, merge_multi_context: bool = True) -> list[Any]:
+        """The gradients of the data from the last `backward`."""
+        self._need("get_input_grads")
+        if not self.inputs_need_grad:
+            raise NotReadyError("get_input_grads: call bind(..., inputs_need_grad=True) first")
+        return self._group("get_input_grads").get_input_grads(merge_multi_context)
+
+    def update_metric(self, eval_metric: Any, labels: Sequence[Any], pre_sliced: bool = False) -> None:
+        """Feed a metric with the outputs of the last `forward` and the labels."""
+        self._need("update_metric")
+        self._group("update_metric").update_metric(eval_metric, labels, pre_sliced)
+
+    def install_monitor(self, mon: Any) -> None:
+        """Let a monitor watch all executors, also those that come later."""
+        self._need("install_monitor", params=False)
+        self._monitors = (*self._monitors, mon)
+        for group in self._groups.values():
+            group.install_monitor(mon)
+
+    # ---- files
+
+    @staticmethod
+    def load(prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> Module:
+        """A module from a checkpoint; `bind` comes next.
+
+        Parameters
+        ----------
+        prefix : str
+        epoch : int
+        load_optimizer_states : bool
+            Whether to load ``prefix-0001.states`` too, when the optimizer is installed.
+        **kwargs
+            Arguments of `Module`.
+        """
+        symbol, args, aux = load_checkpoint(prefix, epoch)
+        mod = Module(symbol=symbol, **kwargs)
+        _check_known("load", {**args, **aux}, [*mod._param_names, *mod._aux_names])
+        mod._arg_params, mod._aux_params = args, aux
+        mod.params_initialized = True
+        if load_optimizer_states:
+            mod._states_to_load = f"{prefix}-{epoch:04d}.states"
+        return mod
+
+    def save_checkpoint(
+        self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
+    ) -> None:
+        """Write symbol and parameters, and the optimizer's states if asked; see `dmod.model.save_checkpoint`."""
+        self._need("save_checkpoint")
+        save_checkpoint(prefix, epoch, self._symbol, *self.get_params())
+        self.logger.info("Saved checkpoint to %s-%04d.params", prefix, epoch)
+        if save_optimizer_states:
+            self.save_optimizer_states(f"{prefix}-{epoch:04d}.states")
+            self.logger.info("Saved optimizer states to %s-%04d.states", prefix, epoch)
+
+    def save_optimizer_states(self, fname: str) -> None:
+        """Write the optimizer's states: of this process, or of all servers."""
+        self._need("save_optimizer_states", optimizer=True)
+        self._strategy.get_states().save(fname)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Read what `save_optimizer_states` wrote.
+
+        Raises
+        ------
+        MXNetError
+            The file is missing, corrupt, or of other parameters; nothing is changed.
+        """
+        self._need("load_optimizer_states", optimizer=True)
+        try:
+            states = OptimizerStates.load(fname)
+        except OSError as error:
+            raise MXNetError(f"load_optimizer_states: cannot read {fname}: {error.strerror or error}") from error
+        self._strategy.set_states(states)
+
+
+def _contexts(context: Context | Sequence[Context] | None) -> list[Context]:
+    contexts = [context or current_context()] if context is None or isinstance(context, Context) else list(context)
+    if not contexts or not all(isinstance(c, Context) for c in contexts):
+        raise InvalidArgument(f"Module: context is {context!r}, expected a Context or a list of them")
+    if len(set(contexts)) != len(contexts):
+        raise InvalidArgument(f"Module: context names a device twice: {contexts}")
+    return contexts
+
+
+def _check_names(what: str, names: Sequence[str] | None, arguments: list[str]) -> list[str]:
+    if isinstance(names, str):
+        raise InvalidArgument(f"Module: {what} is {names!r}, expected a list of names")
+    for name in names or ():
+        if name not in arguments:
+            raise InvalidArgument(f"Module: {what} has {name!r}, which is no argument of the symbol{nearest(name, arguments)}")
+    return list(names or ())
+
+
+def _check_shapes(what: str, given: Mapping[str, Any], have: Mapping[str, NDArray]) -> None:
+    for name, value in given.items():
+        if not isinstance(value, NDArray):
+            raise InvalidArgument(f"{what}[{name!r}]: expected an NDArray, got {type(value).__name__}")
+        if name in have and value.shape != have[name].shape:
+            raise InvalidArgument(f"{what}[{name!r}]: shape {value.shape}, the network needs {have[name].shape}")
+
+
+def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InvalidArgument(f"{what}: the checkpoint lacks {', '.join(map(repr, missing))}")
+
+

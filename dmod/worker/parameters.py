@@ -1,0 +1,160 @@
+"""`ParameterSet`: the parameters of a module on all its devices, in flat buffers.
+
+Per dtype and device all weights that are trained are views into one buffer, and so are their gradients
+and the auxiliary states. An update is then one kernel over a buffer, and a push one contiguous view.
+Executors address parameters through the views. Buckets, reshaped and inference executors share the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dmod.base import InvalidArgument
+from dmod.context import Context
+from dmod.device import backend
+from dmod.kvstore.reduce import DeviceSum
+from dmod.ndarray import NDArray
+from dmod.ndarray.flat import FlatLayout
+
+__all__ = ["FlatGroup", "ParameterSet"]
+
+
+@dataclass(frozen=True)
+class FlatGroup:
+    """Arrays of one dtype, flat, on every device.
+
+    Attributes
+    ----------
+    layout : FlatLayout
+    values, grads : list of 1-D ndarray
+        One per device; `grads` is empty for arrays without gradients.
+    """
+
+    layout: FlatLayout
+    values: list[np.ndarray]
+    grads: list[np.ndarray] = field(default_factory=list)
+
+
+class ParameterSet:
+    """Parameters and auxiliary states on one or more devices.
+
+    Parameters
+    ----------
+    contexts : list of Context
+    params : list of (name, shape, dtype)
+        In the order of the symbol's arguments; the position is the parameter's index.
+    aux : list of (name, shape, dtype)
+    trained : set of str
+        The parameters that get gradients and updates.
+    """
+
+    def __init__(
+        self,
+        contexts: Sequence[Context],
+        params: Sequence[tuple[str, tuple[int, ...], Any]],
+        aux: Sequence[tuple[str, tuple[int, ...], Any]],
+        trained: Iterable[str],
+    ):
+        self.contexts = list(contexts)
+        self.param_names = [name for name, _, _ in params]
+        self.aux_names = [name for name, _, _ in aux]
+        self.trained = set(trained)
+        self.arg_arrays: list[dict[str, NDArray]] = [{} for _ in contexts]
+        self.grad_arrays: list[dict[str, NDArray]] = [{} for _ in contexts]
+        self.aux_arrays: list[dict[str, NDArray]] = [{} for _ in contexts]
+        self.groups: list[FlatGroup] = []
+        self.aux_groups: list[FlatGroup] = []
+        indexed = [(i, *entry) for i, entry in enumerate(params)]
+        self._build([e for e in indexed if e[1] in self.trained], self.arg_arrays, self.groups, True)
+        self._build([e for e in indexed if e[1] not in self.trained], self.arg_arrays, [], False)
+        self._build([(i, *entry) for i, entry in enumerate(aux)], self.aux_arrays, self.aux_groups, False)
+
+    def _build(
+        self,
+        entries: list[tuple[int, str, tuple[int, ...], Any]],
+        arrays: list[dict[str, NDArray]],
+        groups: list[FlatGroup],
+        with_grads: bool,
+    ) -> None:
+        """Lay `entries` out per dtype, and register the views of every device."""
+        for dtype in sorted({np.dtype(e[3]).name for e in entries}):
+            chosen = [(i, name, shape) for i, name, shape, t in entries if np.dtype(t).name == dtype]
+            layout = FlatLayout.plan(chosen, dtype)
+            group = FlatGroup(layout, [], [])
+            for device, ctx in enumerate(self.contexts):
+                memory = backend(ctx)
+                group.values.append(memory.zeros((layout.size,), dtype))
+                for name, view in layout.views(group.values[device]).items():
+                    arrays[device][name] = NDArray(view, ctx)
+                if with_grads:
+                    group.grads.append(memory.zeros((layout.size,), dtype))
+                    for name, view in layout.views(group.grads[device]).items():
+                        self.grad_arrays[device][name] = NDArray(view, ctx)
+            groups.append(group)
+
+    def same_layout(self, other: ParameterSet) -> bool:
+        """Whether both have the same arrays, trained alike, on the same devices."""
+        return (
+            self.contexts == other.contexts
+            and self.param_names == other.param_names
+            and [g.layout for g in self.groups] == [g.layout for g in other.groups]
+            and [g.layout for g in self.aux_groups] == [g.layout for g in other.aux_groups]
+        )
+
+    def check_covers(self, params: Sequence[tuple[str, tuple[int, ...], Any]], what: str) -> None:
+        """Raise `InvalidArgument` unless every array of `params` is in the set, in its shape."""
+        have = {**self.arg_arrays[0], **self.aux_arrays[0]}
+        for name, shape, _ in params:
+            if name not in have:
+                raise InvalidArgument(f"{what}: the shared module has no parameter {name!r}")
+            if have[name].shape != tuple(shape):
+                raise InvalidArgument(f"{what}: {name!r} has shape {shape}, in the shared module {have[name].shape}")
+
+    # ---- values in and out
+
+    def write(self, arg_params: Mapping[str, NDArray], aux_params: Mapping[str, NDArray]) -> None:
+        """Copy values to all devices; names that the set does not have are left out."""
+        for device in range(len(self.contexts)):
+            for targets, values in ((self.arg_arrays, arg_params), (self.aux_arrays, aux_params)):
+                for name, target in targets[device].items():
+                    if name in values:
+                        values[name].copyto(target)
+
+    def read(self, arg_params: Mapping[str, NDArray], aux_params: Mapping[str, NDArray]) -> None:
+        """Copy values out: weights of the first device, the mean of the auxiliary states over devices."""
+        for name, target in arg_params.items():
+            self.arg_arrays[0][name].copyto(target)
+        means = {name: mean for group in self.aux_groups for name, mean in self._means(group).items()}
+        for name, target in aux_params.items():
+            np.copyto(target._data, means[name])
+
+    def _means(self, group: FlatGroup) -> dict[str, np.ndarray]:
+        count = len(group.values)
+        if count == 1:
+            return group.layout.views(group.values[0])
+        total = DeviceSum(count, group.layout.size, group.layout.dtype)(group.values)
+        return group.layout.views(divide(total, count))
+
+    def host_arrays(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """New arrays on the host for all parameters and auxiliary states, zero."""
+        host = Context("cpu", 0)
+
+        def empty(arrays: dict[str, NDArray], names: list[str]) -> dict[str, NDArray]:
+            return {n: NDArray(np.zeros(arrays[n].shape, arrays[n].dtype), host) for n in names}
+
+        return empty(self.arg_arrays[0], self.param_names), empty(self.aux_arrays[0], self.aux_names)
+
+    def broadcast_weights(self) -> None:
+        """Copy the first device's trained weights to the others."""
+        for group in self.groups:
+            for target in group.values[1:]:
+                np.copyto(target, group.values[0])
+
+
+def divide(total: np.ndarray, count: int) -> np.ndarray:
+    """The mean from a sum over `count` slots: one rounding, the same on devices and over workers."""
+    return np.divide(total, total.dtype.type(count))

@@ -1,0 +1,280 @@
+"""How a module updates its parameters: one strategy object, chosen once when the optimizer is installed.
+
+- `LocalUpdate`: no store; one device updates itself.
+- `StoreUpdate`: the store sums the gradients and runs the optimizer.
+- `SummedUpdate`: the store sums the gradients, every worker runs the optimizer on the sum.
+
+All of them go over whole flat buffers. An optimizer that only knows single arrays is applied array by
+array in the workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from dmod.base import InvalidArgument
+from dmod.kvstore.base import KVStore
+from dmod.ndarray import NDArray
+from dmod.ndarray.flat import aligned_zeros
+from dmod.optimizer import (
+    FlatUpdater,
+    NotSerializable,
+    Optimizer,
+    OptimizerStates,
+    StateEntry,
+    Updater,
+    get_updater,
+    supports_flat,
+)
+from dmod.worker.parameters import FlatGroup, ParameterSet, divide
+
+__all__ = ["LocalUpdate", "StoreUpdate", "SummedUpdate", "UpdateStrategy", "choose_strategy"]
+
+_log = logging.getLogger("dmod")
+
+
+class UpdateStrategy(Protocol):
+    """What a module asks of a strategy."""
+
+    def update(self) -> None:
+        """Update the parameters on all devices from the gradients there."""
+
+    def end_epoch(self) -> None:
+        """End the epoch together with all workers, and bring auxiliary states to their common mean."""
+
+    def rebind(self, params: ParameterSet) -> None:
+        """Go on with another parameter set of the same layout."""
+
+    def get_states(self) -> OptimizerStates:
+        """The optimizer's states, by parameter index."""
+
+    def set_states(self, states: OptimizerStates) -> None:
+        """Take over such states."""
+
+
+class _Applier:
+    """Runs an optimizer in this process, over the flat buffers of one device."""
+
+    def __init__(self, optimizer: Optimizer, params: ParameterSet):
+        self.optimizer = optimizer
+        self.params = params
+        self.flat = supports_flat(optimizer)
+        self._flats = [
+            FlatUpdater(optimizer, g.layout.segments, g.layout.size, g.layout.dtype) for g in params.groups if self.flat
+        ]
+        self._updater: Updater | None = None if self.flat else get_updater(optimizer)
+
+    def apply(self, grads: list[np.ndarray]) -> None:
+        """Update the first device's weights by one flat gradient per group."""
+        if self._updater is None:
+            for updater, group, grad in zip(self._flats, self.params.groups, grads, strict=True):
+                updater.update(group.values[0], grad)
+            return
+        ctx = self.params.contexts[0]
+        for group, grad in zip(self.params.groups, grads, strict=True):
+            gradients, weights = group.layout.views(grad), group.layout.views(group.values[0])
+            for s in group.layout.segments:
+                self._updater(s.index, NDArray(gradients[s.name], ctx), NDArray(weights[s.name], ctx))
+
+    def _segments(self) -> Iterator[tuple[FlatUpdater, Any]]:
+        for updater, group in zip(self._flats, self.params.groups, strict=True):
+            for segment in group.layout.segments:
+                yield updater, segment
+
+    def get_states(self) -> OptimizerStates:
+        """States by index; each in its parameter's shape."""
+        if self._updater is not None:
+            return self._updater.to_states()
+        entries = {}
+        for updater, s in self._segments():
+            arrays = tuple(a[s.start : s.stop].reshape(s.shape).copy() for a in updater.get_states())
+            entries[s.index] = StateEntry(s.name, updater.count, arrays)
+        return OptimizerStates(_config(self.optimizer), entries)
+
+    def set_states(self, states: OptimizerStates) -> None:
+        """Take over states by index.
+
+        Raises
+        ------
+        InvalidArgument
+            A parameter's states are missing, or of another shape; nothing is changed.
+        """
+        if self._updater is not None:
+            self._updater.from_states(OptimizerStates(None, states.entries))
+            return
+        loaded = []
+        for updater, group in zip(self._flats, self.params.groups, strict=True):
+            arrays = [np.zeros(group.layout.size, t) for t in updater.state_dtypes]
+            counts = [self._place(states, s, arrays) for s in group.layout.segments]
+            loaded.append((updater, arrays, max(counts, default=updater.count)))
+        for updater, arrays, count in loaded:
+            updater.set_states(arrays, count)
+
+    @staticmethod
+    def _place(states: OptimizerStates, s: Any, arrays: list[np.ndarray]) -> int:
+        """Put one parameter's states into flat arrays; returns its count of updates."""
+        entry = states.entries.get(s.index)
+        if entry is None:
+            raise InvalidArgument(f"optimizer states: none for parameter {s.index}, {s.name!r}")
+        have = [a.shape for a in entry.arrays]
+        if have != [s.shape] * len(arrays):
+            raise InvalidArgument(
+                f"optimizer states of {s.name!r}: shapes {have}, expected {[s.shape] * len(arrays)} for this optimizer"
+            )
+        for array, state in zip(arrays, entry.arrays, strict=True):
+            array[s.start : s.stop] = state.reshape(-1)
+        return entry.count
+
+
+def _config(optimizer: Optimizer) -> dict[str, Any] | None:
+    try:
+        return optimizer.to_config()
+    except NotSerializable:
+        return None
+
+
+class LocalUpdate:
+    """One device, no store."""
+
+    def __init__(self, optimizer: Optimizer, params: ParameterSet):
+        self._applier = _Applier(optimizer, params)
+
+    def update(self) -> None:
+        """Apply the device's gradients to its weights."""
+        self._applier.apply([g.grads[0] for g in self._applier.params.groups])
+
+    def end_epoch(self) -> None:
+        """Nothing to agree on."""
+
+    def rebind(self, params: ParameterSet) -> None:
+        """See `UpdateStrategy`."""
+        self._applier.params = params
+
+    def get_states(self) -> OptimizerStates:
+        """See `UpdateStrategy`."""
+        return self._applier.get_states()
+
+    def set_states(self, states: OptimizerStates) -> None:
+        """See `UpdateStrategy`."""
+        self._applier.set_states(states)
+
+
+class _WithStore:
+    """What strategies with a store share: registered flat buffers, and the mean of auxiliary states."""
+
+    def __init__(self, store: KVStore, params: ParameterSet, digest: str):
+        self.store, self.params = store, params
+        number = store.__dict__.setdefault("_flat_users", 0)  # several modules may share a store
+        store.__dict__["_flat_users"] = number + 1
+        self._names = [f"module{number}:{g.layout.dtype}" for g in params.groups]
+        self._aux_names = [f"module{number}:aux:{g.layout.dtype}" for g in params.aux_groups]
+        for name, group in zip(self._names, params.groups, strict=True):
+            store.init_flat(name, group.layout, group.values, digest=digest)
+        for name, group in zip(self._aux_names, params.aux_groups, strict=True):
+            store.init_flat(name, group.layout, group.values, digest=digest, mode="sum")
+            self._same_start(name, group)
+
+    def _same_start(self, name: str, group: FlatGroup) -> None:
+        """Give every slot the auxiliary states of slot 0: the sum of its own and zeros from all others."""
+        first = self.store.rank == 0
+        given = [v.copy() if first and i == 0 else np.zeros_like(v) for i, v in enumerate(group.values)]
+        self.store.pushpull_flat(name, given, group.values)
+
+    def _groups(self) -> Iterator[tuple[str, FlatGroup]]:
+        return zip(self._names, self.params.groups, strict=True)
+
+    def end_epoch(self) -> None:
+        """End the epoch with all workers; then set the auxiliary states to their mean over all slots."""
+        self.store.end_epoch()
+        slots = self.store.num_slots(len(self.params.contexts))
+        for name, group in zip(self._aux_names, self.params.aux_groups, strict=True):
+            if slots > 1:
+                self.store.pushpull_flat(name, group.values, group.values)
+                for array in group.values:
+                    np.copyto(array, divide(array, slots))
+
+    def rebind(self, params: ParameterSet) -> None:
+        """See `UpdateStrategy`."""
+        self.params = params
+
+
+class StoreUpdate(_WithStore):
+    """The store sums over all devices and workers, and runs the optimizer."""
+
+    def __init__(self, store: KVStore, params: ParameterSet, digest: str = ""):
+        super().__init__(store, params, digest)
+
+    def update(self) -> None:
+        """Push the gradients, get the new weights."""
+        for name, group in self._groups():
+            self.store.pushpull_flat(name, group.grads, group.values)
+
+    def get_states(self) -> OptimizerStates:
+        """See `UpdateStrategy`."""
+        return self.store.get_optimizer_states()
+
+    def set_states(self, states: OptimizerStates) -> None:
+        """See `UpdateStrategy`."""
+        self.store.set_optimizer_states(states)
+
+
+class SummedUpdate(_WithStore):
+    """The store sums over all devices and workers; the optimizer runs here, alike in every worker."""
+
+    def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
+        super().__init__(store, params, digest)
+        self._applier = _Applier(optimizer, params)
+        self._sums = [aligned_zeros(g.layout.size, g.layout.dtype) for g in params.groups]
+
+    def update(self) -> None:
+        """Push the gradients, get their sum, update one device and copy to the others."""
+        for (name, group), total in zip(self._groups(), self._sums, strict=True):
+            self.store.pushpull_flat(name, group.grads, [total])
+        self._applier.apply(self._sums)
+        self.params.broadcast_weights()
+
+    def rebind(self, params: ParameterSet) -> None:
+        """See `UpdateStrategy`."""
+        super().rebind(params)
+        self._applier.params = params
+
+    def get_states(self) -> OptimizerStates:
+        """See `UpdateStrategy`."""
+        return self._applier.get_states()
+
+    def set_states(self, states: OptimizerStates) -> None:
+        """See `UpdateStrategy`."""
+        self._applier.set_states(states)
+
+
+def choose_strategy(
+    store: KVStore | None, optimizer: Optimizer, params: ParameterSet, digest: str, update_on_kvstore: bool
+) -> UpdateStrategy:
+    """The strategy for a store, or for none.
+
+    Parameters
+    ----------
+    store : KVStore or None
+    optimizer : Optimizer
+    params : ParameterSet
+    digest : str
+        What must be equal on all workers: the symbol's digest.
+    update_on_kvstore : bool
+        Whether the store runs the optimizer, if it can.
+    """
+    if store is None:
+        return LocalUpdate(optimizer, params)
+    if update_on_kvstore and supports_flat(optimizer):
+        try:
+            store.set_optimizer(optimizer)
+        except NotSerializable as error:
+            _log.info("The optimizer runs in the workers: %s", error)
+        else:
+            return StoreUpdate(store, params, digest)
+    return SummedUpdate(store, params, optimizer, digest)
+
+
