@@ -66,6 +66,7 @@ oracle: .oracle/.installed
 # Rewrites tests/fixtures from what MXNet computes; needs `make oracle`, or DMOD_ORACLE=/path/to/its/python.
 fixtures:
 	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_fixtures.py
+	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_training_fixtures.py
 
 clean:
 	rm -rf $(DEMO_DIR) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -11,6 +11,9 @@ import pytest
 import dmod as mx
 from tests.seeds.documents import Document, write_letters
 
+# They ask for 'mse' between class numbers and probabilities, as MXNet permits.
+pytestmark = pytest.mark.filterwarnings("ignore:metric mse:")
+
 
 @pytest.fixture(autouse=True)
 def as_mxnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
