@@ -8,13 +8,13 @@ can make the same one from a message that it does not have to trust.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.log import logger
 from dmod.lr_scheduler import LRScheduler, NotSerializable, schedule_from_config
 from dmod.ndarray.ndarray import NDArray
 from dmod.registry import Registry
@@ -22,7 +22,6 @@ from dmod.registry import Registry
 __all__ = ["NotSerializable", "Optimizer", "create", "from_config", "register"]
 
 _registry = Registry("optimizer")
-_logger = logging.getLogger(__name__)
 
 
 class Optimizer:
@@ -109,7 +108,7 @@ class Optimizer:
         if self.lr_scheduler is None:
             return 0.01 if learning_rate is None else learning_rate
         if learning_rate is not None and self.lr_scheduler.base_lr != learning_rate:
-            _logger.warning(
+            logger.warning(
                 "the schedule's base_lr=%s gives way to the optimizer's learning_rate=%s",
                 self.lr_scheduler.base_lr,
                 learning_rate,
@@ -168,7 +167,7 @@ class Optimizer:
             master = weight.astype(np.float32)
             return (master, self.create_state(index, master))
         if weight.dtype == np.float16:
-            _logger.warning(
+            logger.warning(
                 "%s accumulates in float16; multi_precision=True keeps float32 copies", type(self).__name__
             )
         return self.create_state(index, weight)
