@@ -119,6 +119,12 @@ class Curve:
     def __init__(self) -> None:
         self.epochs: dict[int, dict[str, float]] = {}
 
+    def read(self, prefix: str, num_epochs: int) -> None:
+        """Take over the epochs of an earlier run that this one goes on from."""
+        path = Path(f"{prefix}-curve.json")
+        earlier = json.loads(path.read_text()) if path.exists() else {}
+        self.epochs = {int(epoch): row for epoch, row in earlier.items() if int(epoch) < num_epochs}
+
     def _record(self, kind: str, param: mx.model.BatchEndParam) -> None:
         values = {f"{kind}-{name}": float(value) for name, value in param.eval_metric.get_name_value()}
         self.epochs.setdefault(param.epoch, {}).update(values)
@@ -137,7 +143,7 @@ class Curve:
         except ImportError:
             return [path]
         matplotlib.use("Agg")
-        from matplotlib import pyplot
+        from matplotlib import pyplot, ticker
 
         figure, axes = pyplot.subplots(figsize=(6, 3.6))
         for name in ("train-cross-entropy", "validation-cross-entropy"):
@@ -146,6 +152,7 @@ class Curve:
                 list(points), list(points.values()), marker=".", label=name.replace("-cross-entropy", "")
             )
         axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.legend()
         figure.tight_layout()
         figure.savefig(path.with_suffix(".png"), dpi=120)
@@ -164,8 +171,8 @@ def optimizer_params(args: argparse.Namespace, batches_per_epoch: int) -> dict[s
 
 def main() -> None:
     args = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     kv = mx.kv.create(args.kv_store)
+    logging.basicConfig(level=logging.INFO if kv.rank == 0 else logging.WARNING, format="%(message)s")
     mx.random.seed(args.seed)
     np.random.seed(args.seed + kv.rank)
     train, validation = iterators(args, kv)
@@ -180,6 +187,8 @@ def main() -> None:
         Path(args.model_prefix).parent.mkdir(parents=True, exist_ok=True)
 
     curve = Curve()
+    if args.load_epoch is not None:
+        curve.read(args.model_prefix, args.load_epoch)
     module = mx.mod.Module(net)
     start = time.monotonic()
     module.fit(
@@ -199,7 +208,8 @@ def main() -> None:
         eval_end_callback=curve.on_validation,
     )
     seconds = time.monotonic() - start
-    accuracy = dict(module.score(validation, "acc"))["accuracy"]
+    predicted = module.predict(validation).asnumpy().argmax(axis=1)  # without the last batch's padding
+    accuracy = float((predicted == validation.label[0][1].asnumpy()).mean())
     if kv.rank == 0:
         print(
             f"\nValidation accuracy {accuracy:.4f} after {args.num_epochs} epochs in {seconds:.1f} s", end=" "
