@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from dmod import attribute, base, context, executor, initializer, io, kvstore, log, lr_scheduler
-from dmod import metric, model, module, name, ndarray, optimizer, random, symbol
+from dmod import attribute, base, callback, context, executor, initializer, io, kvstore, log, lr_scheduler
+from dmod import metric, model, module, monitor, name, ndarray, optimizer, random, symbol, test_utils
+from dmod import visualization
 from dmod.attribute import AttrScope
 from dmod.base import MXNetError
 from dmod.context import Context, cpu, cpu_pinned, current_context, gpu, num_gpus
 from dmod.executor import Executor
+from dmod.monitor import Monitor
 from dmod.name import NameManager, Prefix
 from dmod.ndarray import NDArray
 from dmod.symbol import Symbol
@@ -18,10 +20,12 @@ from dmod.symbol import Symbol
 init = initializer
 kv = kvstore
 mod = module
+mon = monitor
 nd = ndarray
 opt = optimizer
 rnd = random
 sym = symbol
+viz = visualization
 
 __version__ = "0.1.0"
 

@@ -240,9 +240,7 @@ class Module(BaseModule):
 
     def _make_params(self, inputs: list[DataDesc], shared: Any) -> None:
         """Lay the parameters out, or take over a set that fits."""
-        input_names = [*self._data_names, *self._label_names, *self._state_names]
-        descs = [d for d in inputs if d.name in input_names]
-        params, aux = infer_parameters(self._symbol, descs, input_names)
+        params, aux = self._infer_parameters(inputs)
         if shared is not None:
             if shared._params is None:
                 raise NotReadyError("bind: shared_module must be bound first")
@@ -261,6 +259,10 @@ class Module(BaseModule):
             self.logger.warning("bind: other parameters are trained now; call init_optimizer() again")
         for values, host in zip((self._arg_params, self._aux_params), fresh.host_arrays(), strict=True):
             _check_shapes("bind", values, host)
+
+    def _infer_parameters(self, inputs: list[DataDesc]) -> tuple[list[Any], list[Any]]:
+        input_names = [*self._data_names, *self._label_names, *self._state_names]
+        return infer_parameters(self._symbol, inputs, input_names, self._work_load)
 
     def _group_for(self, data: list[DataDesc], labels: list[DataDesc]) -> ExecutorGroup:
         """The executors for these shapes: those that are there, or new ones."""
@@ -296,11 +298,7 @@ class Module(BaseModule):
         """
         self._need("reshape", params=False)
         data, labels = self._check_inputs(data_shapes, label_shapes)
-        params, aux = infer_parameters(
-            self._symbol,
-            [d for d in [*data, *labels] if d.name in self._symbol.list_arguments()],
-            [*self._data_names, *self._label_names, *self._state_names],
-        )
+        params, aux = self._infer_parameters([*data, *labels])
         assert self._params is not None
         have = {**self._params.arg_arrays[0], **self._params.aux_arrays[0]}
         for name, shape, _ in [*params, *aux]:
@@ -432,7 +430,8 @@ class Module(BaseModule):
         """
         self._need("init_optimizer")
         if self.optimizer_initialized and not force_init:
-            self.logger.warning("init_optimizer: already installed, nothing done; use force_init=True")
+            name = type(self._optimizer).__name__
+            self.logger.warning("init_optimizer: going on with the installed %s; force_init=True replaces it", name)
             return
         if not self.for_training:
             raise NotReadyError("init_optimizer: call bind(for_training=True) first")

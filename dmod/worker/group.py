@@ -17,7 +17,7 @@ from dmod.io import DataDesc
 from dmod.ndarray import NDArray, concatenate
 from dmod.symbol import Symbol
 from dmod.worker.parameters import ParameterSet
-from dmod.worker.slicing import batch_axis, batch_size_of, load_slices, part_of, split_batch
+from dmod.worker.slicing import batch_axis, batch_size_of, load_slices, on_device, part_of, split_batch
 
 __all__ = ["DeviceState", "ExecutorGroup", "infer_parameters"]
 
@@ -37,18 +37,30 @@ class DeviceState:
 
 
 def infer_parameters(
-    symbol: Symbol, inputs: Sequence[DataDesc], input_names: Sequence[str]
+    symbol: Symbol, inputs: Sequence[DataDesc], input_names: Sequence[str], work_load: Sequence[float]
 ) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any, Any]]]:
-    """Names, shapes and dtypes of a symbol's parameters and auxiliary states, from those of its inputs.
+    """Names, shapes and dtypes of a symbol's parameters and auxiliary states, from those of a batch.
+
+    Parameters
+    ----------
+    symbol : Symbol
+    inputs : list of DataDesc
+        The shapes of the whole batch; what a device sees of it counts.
+    input_names : list of str
+        Arguments that are no parameters.
+    work_load : list of float
+        The devices' shares of the batch.
 
     Raises
     ------
     InvalidArgument
         They do not follow from the inputs.
     """
-    arg_shapes, _, aux_shapes = symbol._infer_shape(**{d.name: d.shape for d in inputs})
     arg_names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
-    arg_types, _, aux_types = symbol.infer_type(**{d.name: d.dtype for d in inputs if d.name in arg_names})
+    inputs = [d for d in inputs if d.name in arg_names]
+    inputs = on_device(inputs, split_batch(batch_size_of(inputs), work_load), 0)
+    arg_shapes, _, aux_shapes = symbol._infer_shape(**{d.name: d.shape for d in inputs})
+    arg_types, _, aux_types = symbol.infer_type(**{d.name: d.dtype for d in inputs})
     arg_types = arg_types or [np.float32] * len(arg_names)
     aux_types = aux_types or [np.float32] * len(aux_names)
     given = {d.name for d in inputs}
@@ -112,17 +124,11 @@ class ExecutorGroup:
         ]
         self._output_axes = self._batch_axes_of_outputs()
 
-    def _shape_on(self, desc: DataDesc, device: int) -> tuple[int, ...]:
-        axis, part = batch_axis(desc), self.slices[device]
-        if axis < 0:
-            return tuple(desc.shape)
-        return (*desc.shape[:axis], part.stop - part.start, *desc.shape[axis + 1 :])
-
     def _bind(self, device: int, devices: DeviceState) -> Executor:
         """The executor of one device: parameters from the set, inputs of its own."""
         ctx, memory = self.contexts[device], backend(self.contexts[device])
-        inputs = [*self.data_shapes, *self.label_shapes]
-        shapes = {d.name: self._shape_on(d, device) for d in inputs}
+        inputs = on_device([*self.data_shapes, *self.label_shapes], self.slices, device)
+        shapes = {d.name: d.shape for d in inputs}
         dtypes = {d.name: d.dtype for d in inputs}
         names = self.symbol.list_arguments()
         known = {n: a.shape for n, a in self.params.arg_arrays[device].items() if n in names}

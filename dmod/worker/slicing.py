@@ -11,7 +11,7 @@ from dmod.base import InvalidArgument
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray
 
-__all__ = ["as_descs", "batch_axis", "batch_size_of", "load_slices", "split_batch"]
+__all__ = ["as_descs", "batch_axis", "batch_size_of", "load_slices", "on_device", "split_batch"]
 
 
 def as_descs(shapes: Any, what: str) -> list[DataDesc]:
@@ -94,6 +94,18 @@ def split_batch(batch_size: int, work_load: Sequence[float]) -> list[slice]:
         slices.append(slice(start, stop))
         start = stop
     return slices
+
+
+def on_device(descs: Sequence[DataDesc], slices: Sequence[slice], device: int) -> list[DataDesc]:
+    """The shapes that one device sees of a batch's arrays."""
+    length = slices[device].stop - slices[device].start
+    parts = []
+    for desc in descs:
+        axis, shape = batch_axis(desc), tuple(desc.shape)
+        if axis >= 0:
+            shape = (*shape[:axis], length, *shape[axis + 1 :])
+        parts.append(DataDesc(desc.name, shape, desc.dtype, desc.layout))
+    return parts
 
 
 def part_of(array: Any, axis: int, part: slice) -> Any:
