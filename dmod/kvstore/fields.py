@@ -115,6 +115,10 @@ def list_of(inner: Callable[[Any], Any], limit: int) -> Callable[[Any], tuple[An
     return check
 
 
+def _listed(*entries: Any) -> list[Any]:
+    return list(entries)
+
+
 def row(make: Callable[..., Any], *columns: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(columns):
@@ -161,13 +165,13 @@ def config(value: Any) -> dict[str, Any]:
 
 
 _SIZE = integer(0, 1 << 48)
-_SEGMENT = row(list, integer(0, 1 << 31), text(1024), _SIZE, _SIZE, list_of(_SIZE, 32))
+_SEGMENT = row(_listed, integer(0, 1 << 31), text(1024), _SIZE, _SIZE, list_of(_SIZE, 32))
 
 
 def layout(value: Any) -> FlatLayout:
     if isinstance(value, FlatLayout):
         value = value.to_wire()
-    wire = row(list, choice(DTYPES), _SIZE, list_of(_SEGMENT, 1 << 16))(value)
+    wire = row(_listed, choice(DTYPES), _SIZE, list_of(_SEGMENT, 1 << 16))(value)
     try:
         return FlatLayout.from_wire(wire)
     except InvalidArgument as error:

@@ -5,6 +5,8 @@ The loop that does so, `run_node`, is the scheduler's too.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import secrets
@@ -159,6 +161,17 @@ def make_updater(config: dict[str, Any], segments: tuple[Segment, ...], size: in
     return FlatUpdater(from_config(config), segments, size, dtype)
 
 
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of messages: giving it back and faulting it in again costs up to half
+    of a round (0.6 ms against 0.6 to 1.4 ms, 2 workers, 437 KB, ipc)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 256 << 20)
+        mallopt(top_pad, 8 << 20)
+
+
 def run_server(
     settings: Settings, transport: Transport | None = None, stopped: Callable[[], str] = lambda: ""
 ) -> None:
@@ -171,8 +184,8 @@ def run_server(
     ClusterError
         The job has failed.
     """
-    scheduler = scheduler_address(settings)
-    host = listen_host(settings)
+    scheduler, host = scheduler_address(settings), listen_host(settings)
+    _keep_freed_memory()
     directory = PrivateDirectory() if settings.transport in ("auto", "ipc") else None
     transport = transport or ZmqTransport()
     endpoint = transport.endpoint()
