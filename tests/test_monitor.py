@@ -59,7 +59,7 @@ def test_all_inputs_are_looked_at_on_request(executor: Any) -> None:
     monitor = Monitor(1, pattern="fc_.*", monitor_all=True)
     monitor.install(executor)
     names = [name for _, name, _ in step(monitor, executor)]
-    assert {"fc_data", "fc_weight", "fc_bias", "fc_output"} <= set(names)
+    assert names.index("fc_weight") < names.index("fc_output")  # while it runs, not only at toc()
 
 
 def test_a_statistic_may_be_a_list_a_number_or_an_array(executor: Any) -> None:
