@@ -68,6 +68,9 @@ def test_000_module_howto() -> None:
     document.assert_all_run()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # the tutorial leaves a file for the collector to close
 def test_001_module_tutorial() -> None:
     write_letters(Path("letter-recognition.data"))
     document = Document("001")
