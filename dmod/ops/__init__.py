@@ -1,17 +1,16 @@
-"""The operator table: one file per family; `registry` says what an operator is."""
+"""The operator table: one file per family; `registry` says what an operator is.
+
+Importing the package imports every file in it, and each file puts its operators into the table.
+"""
 
 from __future__ import annotations
 
-from dmod.ops import (  # noqa: F401  (each import fills the table)
-    activation,
-    batch_norm,
-    dropout,
-    elementwise,
-    fully_connected,
-    regression,
-    shape,
-    softmax_output,
-)
+import importlib
+import pkgutil
+
 from dmod.ops.registry import OPERATORS, Attrs, Call, Operator, get_operator
 
 __all__ = ["OPERATORS", "Attrs", "Call", "Operator", "get_operator"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

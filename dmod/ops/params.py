@@ -15,7 +15,21 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.registry import nearest
 
-__all__ = ["Kind", "Param", "boolean", "choice", "dtype", "integer", "number", "shape"]
+__all__ = [
+    "REQUIRED",
+    "Kind",
+    "Param",
+    "boolean",
+    "choice",
+    "dtype",
+    "integer",
+    "number",
+    "numbers",
+    "optional",
+    "partial_shape",
+    "shape",
+    "text",
+]
 
 REQUIRED = object()
 
@@ -90,6 +104,15 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(_parse_integer(part.strip()) for part in match[1].split(",") if part.strip())
 
 
+def _parse_partial_shape(text: str) -> tuple[int | None, ...]:
+    parts = text.strip("()[] ").split(",")
+    return tuple(None if p.strip() == "None" else _parse_integer(p.strip()) for p in parts if p.strip())
+
+
+def _parse_numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(p) for p in text.strip("()[] ").split(",") if p.strip())
+
+
 def _parse_dtype(text: str) -> np.dtype:
     if text not in ("float16", "float32", "float64", "uint8", "int8", "int32", "int64", "bool"):
         raise ValueError
@@ -100,7 +123,10 @@ integer = Kind("a whole number", _parse_integer)
 number = Kind("a number", float)
 boolean = Kind("True or False", _parse_bool)
 shape = Kind("a tuple of whole numbers", _parse_shape)
+partial_shape = Kind("a tuple of whole numbers or None", _parse_partial_shape)
+numbers = Kind("a tuple of numbers", _parse_numbers)
 dtype = Kind("a dtype such as 'float32'", _parse_dtype)
+text = Kind("a string", str)
 
 
 def choice(words: Sequence[str]) -> Kind:

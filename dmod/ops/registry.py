@@ -22,7 +22,18 @@ from dmod.device.random import SlotStream
 from dmod.ops.params import Param
 from dmod.registry import nearest
 
-__all__ = ["OPERATORS", "Attrs", "Call", "Operator", "Shape", "Step", "get_operator", "register"]
+__all__ = [
+    "OPERATORS",
+    "Attrs",
+    "Call",
+    "Operator",
+    "Shape",
+    "Step",
+    "get_operator",
+    "register",
+    "same_type",
+    "zero_gradient",
+]
 
 Shape = tuple[int, ...]
 """The lengths of the axes; -1 stands for one that is not known yet."""
@@ -108,6 +119,10 @@ class Operator:
         ``(attrs, is_train) -> bool``: the output is the first input in another shape; there is no step.
     is_loss : bool
         The head of a network: its gradient does not depend on the output's gradient.
+    variadic : str
+        The parameter that counts the inputs, such as 'num_args', of an operator that takes any number.
+    host : bool
+        Whether its steps need numpy arrays on every device: the plan copies them to the host and back.
     aux_init : dict
         The ``__init__`` attribute of auxiliary variables that composition creates.
     """
@@ -127,6 +142,8 @@ class Operator:
     backward_inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _constant(())
     view: Callable[[Attrs, bool], bool] = _constant(False)
     is_loss: bool = False
+    variadic: str = ""
+    host: bool = False
     aux_init: dict[str, str] = field(default_factory=dict)
     doc: str = ""
 
@@ -174,6 +191,17 @@ def same_type(n_outputs: int = 1) -> InferType:
     return infer
 
 
+def zero_gradient(call: Call) -> Step:
+    """The backward builder of operators that are flat almost everywhere, such as comparisons."""
+    grads = [grad for grad in call.in_grads if grad is not None]
+
+    def run() -> None:
+        for grad in grads:
+            grad.fill(0)
+
+    return run
+
+
 def register(
     name: str,
     *,
@@ -204,7 +232,7 @@ def register(
     return operator
 
 
-_PLAIN = ("is_loss", "aux_init", "doc")
+_PLAIN = ("is_loss", "variadic", "host", "aux_init", "doc")
 
 
 def get_operator(name: str) -> Operator:

@@ -106,7 +106,33 @@ def _any_text(param: Any) -> str:
     return str(param.kind.describe.removeprefix("one of ").split(", ")[0])
 
 
+def _make_variadic(name: str, op: Operator) -> Callable[..., Symbol]:
+    """The function of an operator that takes any number of inputs, as ``f(*data, **params)``."""
+
+    def function(*data: Any, **kwargs: Any) -> Symbol:
+        node_name, attr = kwargs.pop("name", None), kwargs.pop("attr", None)
+        kwargs.pop("out", None)
+        named = {k: kwargs.pop(k) for k in list(kwargs) if isinstance(kwargs[k], Symbol)}
+        if data and named:
+            raise InvalidArgument(f"{name}: give inputs by position or by name, not both")
+        symbols = list(data[0]) if len(data) == 1 and isinstance(data[0], (list, tuple)) else list(data)
+        params = {op.variadic: kwargs.pop(op.variadic, len(symbols) or len(named)), **kwargs}
+        if named:
+            attrs = op.parse({k: str(v) for k, v in params.items() if v is not None}, name)
+            slots = op.arguments(attrs)
+            unknown = [k for k in named if k not in slots]
+            if unknown:
+                raise InvalidArgument(f"{name}: no input {unknown[0]!r}; it takes {', '.join(slots)}")
+            symbols = [named.get(slot) for slot in slots]
+        return create(op, symbols, params, node_name, attr, hint=name.lower())
+
+    _describe(function, name, op, ["*data"])
+    return function
+
+
 def _make(name: str, op: Operator) -> Callable[..., Symbol]:
+    if op.variadic:
+        return _make_variadic(name, op)
     slots = _slots(op)
     params = [p.name for p in op.params]
 
@@ -151,7 +177,11 @@ def _without_absent(op: Operator, slots: list[str], symbols: dict[str, Any], las
 def _describe(function: Any, name: str, op: Operator, slots: list[str]) -> None:
     """Give a generated function its name, signature and docstring."""
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(s, keyword, default=None) for s in slots]
+    if op.variadic:
+        parameters = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+    else:
+        parameters = [inspect.Parameter(s, keyword, default=None) for s in slots]
     parameters += [inspect.Parameter(p.name, keyword, default=None if p.required else p.default) for p in op.params]
     parameters += [inspect.Parameter(s, keyword, default=None) for s in ("name", "attr", "out")]
     parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
