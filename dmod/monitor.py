@@ -105,7 +105,7 @@ class Monitor:
 def _text(values: Any) -> str:
     """Statistics as text: each followed by a tab, as MXNet gives them."""
     parts = values if isinstance(values, (list, tuple)) else [values]
-    return "".join(f"{_value(part)}\t" for part in parts)
+    return "".join(str(_value(part)) + "\t" for part in parts)  # a format would widen float32 to 17 digits
 
 
 def _value(part: Any) -> Any:

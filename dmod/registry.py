@@ -64,7 +64,7 @@ class Registry:
             raise InvalidArgument(f"unknown {self.kind} {name!r}{nearest(str(name).lower(), self._entries)}")
         return factory
 
-    def create(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def create(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the factory registered under `name`."""
         return self.get(name)(*args, **kwargs)
 

@@ -63,9 +63,9 @@ def test_all_inputs_are_looked_at_on_request(executor: Any) -> None:
 
 
 def test_a_statistic_may_be_a_list_a_number_or_an_array(executor: Any) -> None:
-    monitor = Monitor(1, lambda x: [x.sum(), 3, x[0]], pattern="fc_weight")
+    monitor = Monitor(1, lambda x: [x.sum() / 60, 3, x[0]], pattern="fc_weight")
     monitor.install(executor)
-    assert step(monitor, executor)[-1] == (1, "fc_weight", "6.0\t3\t[1. 1. 1.]\t")
+    assert step(monitor, executor)[-1] == (1, "fc_weight", "0.1\t3\t[1. 1. 1.]\t")
 
 
 def test_auxiliary_states_are_looked_at() -> None:

@@ -250,13 +250,13 @@ class CompositeEvalMetric(EvalMetric):
         for metric in self.metrics:
             metric.update(labels, preds)
 
-    def update_dict(self, label: Mapping[str, Any], pred: Mapping[str, Any]) -> None:
+    def update_dict(self, labels: Mapping[str, Any], preds: Mapping[str, Any]) -> None:
         if self.label_names is not None:
-            label = dict(zip(self.label_names, _chosen(label, self.label_names, "label"), strict=True))
+            labels = dict(zip(self.label_names, _chosen(labels, self.label_names, "label"), strict=True))
         if self.output_names is not None:
-            pred = dict(zip(self.output_names, _chosen(pred, self.output_names, "output"), strict=True))
+            preds = dict(zip(self.output_names, _chosen(preds, self.output_names, "output"), strict=True))
         for metric in self.metrics:
-            metric.update_dict(label, pred)
+            metric.update_dict(labels, preds)
 
     def reset(self) -> None:
         for metric in self.metrics:

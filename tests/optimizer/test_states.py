@@ -117,6 +117,7 @@ def test_a_foreign_file_is_refused(data: bytes, message: str, tmp_path: Path) ->
     [
         b"\xc1",
         b"\x91" * 5000,
+        b"\xdd\xff\xff\xff\xff",
         {"config": None},
         {"config": 3, "entries": []},
         {1: 2},
