@@ -126,7 +126,7 @@ class Curve:
         self.epochs = {int(epoch): row for epoch, row in earlier.items() if int(epoch) < num_epochs}
 
     def _record(self, kind: str, param: mx.model.BatchEndParam) -> None:
-        values = {f"{kind}-{name}": float(value) for name, value in param.eval_metric.get_name_value()}
+        values = {f"{kind}-{name}": float(value) for name, value in param.eval_metric.get_global_name_value()}
         self.epochs.setdefault(param.epoch, {}).update(values)
 
     def on_batch(self, param: mx.model.BatchEndParam) -> None:
@@ -176,6 +176,7 @@ def main() -> None:
     mx.random.seed(args.seed)
     np.random.seed(args.seed + kv.rank)
     train, validation = iterators(args, kv)
+    print(f"Worker {kv.rank} of {kv.num_workers} trains on {train.num_data} examples", flush=True)
     num_classes = 10 if args.data is None else 26
 
     arg_params = aux_params = None
