@@ -36,6 +36,8 @@ FAREWELL_S = 1.0
 """How long the last words of a process may take to leave."""
 _OVERDUE_S = 0.2
 """By so much a timer may be late while messages keep coming in."""
+_LONGEST_WAIT_S = 0.25
+"""After so long the loop looks whether a signal wants this process to end."""
 
 log = logging.getLogger("dmod.kvstore")
 
@@ -116,7 +118,7 @@ def _next_actions(endpoint: Endpoint, state: NodeState, on_message: OnMessage) -
     timeout_s = None if timer is None else timer - time.monotonic()
     if timeout_s is not None and timeout_s < -_OVERDUE_S:
         return state.on_timer(time.monotonic())
-    got = endpoint.receive(timeout_s)
+    got = endpoint.receive(_LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S))
     now = time.monotonic()
     if got is None:
         # The connections are drained, so that a process that was stopped for a while does not take

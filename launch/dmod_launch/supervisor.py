@@ -93,6 +93,7 @@ class Supervisor:
         self._code = 0
         self._failed_at: float | None = None
         self._interrupted = False
+        self._told_to_end = False  # all that are left, by a signal
         self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
 
     def run(self, programs: Sequence[Program]) -> int:
@@ -181,13 +182,13 @@ class Supervisor:
                 self._note_end(child)
         running = [child for child in self._children if child.ended_at is None]
         if running and not self._ending and all(child.program.role != "worker" for child in running):
-            # The servers end when all workers have left; those of a program that never joined, not.
-            self._end_within(self._timeout_s + MARGIN_S)
+            # The servers end when all workers have left; those of a program that never joined do not.
+            self._end_within(MARGIN_S)
 
     def _note_end(self, child: _Child) -> None:
         code = child.process.returncode
         code = code if code >= 0 else 128 - code
-        if code == 0 or self._interrupted:
+        if code == 0 or self._interrupted or (self._told_to_end and self._failed_at is None):
             return
         how = f"signal {signal.Signals(code - 128).name}" if _is_signal(code) else f"exit status {code}"
         assert child.ended_at is not None
@@ -200,7 +201,7 @@ class Supervisor:
         # Whoever gives up because of another's failure ends with 1, and may have been faster.
         if self._code == 1 and child.ended_at - self._failed_at < SAME_FAILURE_S:
             self._code = code
-        if len(self._ending) > 1:  # else we have ended it ourselves
+        if not self._told_to_end:
             self._say(f"{child.program.name} has ended with {how}")
 
     # ---- ending
@@ -228,6 +229,7 @@ class Supervisor:
     def _send_due_signals(self) -> None:
         while self._ending and self._ending[0][0] <= time.monotonic():
             _, number = self._ending.pop(0)
+            self._told_to_end = True
             for child in self._children:
                 if child.ended_at is not None:
                     continue

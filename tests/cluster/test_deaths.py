@@ -1,0 +1,76 @@
+"""A process dies or stops: all others name it within the deadline, and end with an error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Cluster, wait_until
+
+TIMEOUT_S = 2.0
+MARGIN_S = 6.0  # for a busy machine: interpreters have to write a traceback and end
+
+
+def under_way(cluster: Cluster) -> None:
+    workers = [p for name, p in cluster.processes.items() if name.startswith("worker")]
+    wait_until(lambda: all(p.has_said("under way") for p in workers), "workers are not under way")
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [
+        ("worker 1", signal.SIGKILL),
+        ("worker 1", signal.SIGSTOP),
+        ("server 0", signal.SIGKILL),
+        ("scheduler", signal.SIGKILL),
+    ],
+    ids=["worker-killed", "worker-stopped", "server-killed", "scheduler-killed"],
+)
+def test_everyone_names_the_lost_process_and_ends(
+    tmp_path: Path, victim: str, number: signal.Signals
+) -> None:
+    with Cluster(tmp_path, 2, 2, DMOD_TIMEOUT_S=TIMEOUT_S) as cluster:
+        cluster.start_nodes()
+        cluster.start_workers("rounds")
+        under_way(cluster)
+        lost = cluster.processes[victim]
+        os.kill(lost.pid, number)
+        deadline = time.monotonic() + TIMEOUT_S + MARGIN_S
+        for name, process in cluster.processes.items():
+            if name == victim:
+                continue
+            code = process.wait(deadline - time.monotonic())
+            assert code > 0, f"{name} has ended with {code}"
+            assert victim in process.output and "lost" in process.output, f"{name}:\n{process.output}"
+            if victim != "scheduler":
+                assert f"pid {lost.pid}" in process.output, f"{name}:\n{process.output}"
+                assert "silent for" in process.output, f"{name}:\n{process.output}"
+        if number == signal.SIGSTOP:  # it comes back to a job that is over, and ends too
+            os.kill(lost.pid, signal.SIGCONT)
+            assert lost.wait(TIMEOUT_S + MARGIN_S) > 0
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "reason"),
+    [
+        ("raise", 1, "ZeroDivisionError: a mistake of mine"),
+        ("exit", 3, "worker 1"),
+        ("", 0, "worker 1"),
+    ],
+)
+def test_a_worker_that_leaves_while_it_is_needed_is_named(
+    tmp_path: Path, then: str, code: int, reason: str
+) -> None:
+    with Cluster(tmp_path, 2, 1) as cluster:
+        cluster.start_nodes()
+        other = cluster.start_worker(0, "rounds")
+        leaver = cluster.start_worker(1, "rounds", 10, then)
+        assert leaver.wait() == code
+        assert other.wait(MARGIN_S) == 1  # long before the 10 s after which a silent process is lost
+        assert reason in other.output and f"pid {leaver.pid}" in other.output, other.output
+        for name in ("scheduler", "server 0"):
+            cluster.processes[name].wait(MARGIN_S)

@@ -1,0 +1,44 @@
+"""What workers get from servers is the fixed tree's sum, bit for bit, whatever carries it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmod.kvstore import create
+from dmod.kvstore.tree import tree_sum
+from tests.cluster.cluster import Cluster
+from tests.cluster.programs import KEYS, LAYOUT, STEPS, first_weights, sgd, train, value
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+@pytest.mark.parametrize("num_servers", [1, 3])
+def test_sums_and_updates_have_the_bits_of_one_process(
+    tmp_path: Path, transport: str, num_servers: int
+) -> None:
+    with Cluster(tmp_path, 2, num_servers, DMOD_TRANSPORT=transport, DMOD_UNIT_BYTES=1 << 16) as cluster:
+        cluster.run("sums")
+    results = [np.load(tmp_path / f"rank{rank}.npz") for rank in range(2)]
+    for name in results[0].files:
+        np.testing.assert_array_equal(results[0][name], results[1][name], err_msg=name)
+    for key in KEYS:
+        assert not results[0][f"init {key}"].any()  # rank 0's
+        for step, call in enumerate(("push", "pushpull")):
+            expected = tree_sum([value(key, slot, step) for slot in range(4)])
+            np.testing.assert_array_equal(results[0][f"{call} {key}"], expected)
+    kv, weights = create("local"), [first_weights() for _ in range(4)]
+    kv.init_flat("flat", LAYOUT, weights)
+    kv.set_optimizer(sgd())
+    train(kv, weights, range(STEPS))
+    np.testing.assert_array_equal(results[0]["weights"], weights[0])
+
+
+def test_optimizer_states_are_gathered_from_and_scattered_to_all_servers(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 2, 3, DMOD_UNIT_BYTES=1 << 14) as cluster:
+        cluster.run("states")
+    momenta = [np.load(tmp_path / f"rank{rank}.npz")["momentum"] for rank in range(2)]
+    np.testing.assert_array_equal(*momenta)
+    assert momenta[0].shape == (64, 301) and momenta[0].all()
+    assert (tmp_path / "rank0.states").read_bytes() == (tmp_path / "rank1.states").read_bytes()
