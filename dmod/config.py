@@ -32,9 +32,9 @@ class Settings:
     num_workers, num_servers : int
         ``DMLC_NUM_WORKER`` and ``DMLC_NUM_SERVER``.
     node_host, interface : str
-        ``DMLC_NODE_HOST`` and ``DMLC_INTERFACE``: the address, or the interface, that this process listens on.
+        ``DMLC_NODE_HOST`` and ``DMLC_INTERFACE``: the address, or the interface, to listen on.
     rank : int or None
-        ``DMLC_WORKER_ID`` or ``DMLC_SERVER_ID`` (by role), else ``DMLC_RANK``; None lets the scheduler choose.
+        ``DMLC_WORKER_ID`` or ``DMLC_SERVER_ID``, else ``DMLC_RANK``; None lets the scheduler choose.
     job : str
         ``DMOD_JOB``: processes of different jobs refuse each other.
     transport : str

@@ -7,7 +7,7 @@ devices on the same memory, which is how data parallelism is tried on one machin
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 from dmod.base import InvalidArgument
 
@@ -33,18 +33,19 @@ class Context:
     cpu(1)
     """
 
-    devtype2str = {1: "cpu", 2: "gpu", 3: "cpu_pinned", 5: "cpu_shared"}
-    devstr2type = {"cpu": 1, "gpu": 2, "cpu_pinned": 3, "cpu_shared": 5}
+    devtype2str: ClassVar[dict[int, str]] = {1: "cpu", 2: "gpu", 3: "cpu_pinned", 5: "cpu_shared"}
+    devstr2type: ClassVar[dict[str, int]] = {"cpu": 1, "gpu": 2, "cpu_pinned": 3, "cpu_shared": 5}
     _entered = threading.local()
 
     def __init__(self, device_type: str | Context, device_id: int = 0):
         if isinstance(device_type, Context):
-            device_type, device_id = device_type.device_type, device_type.device_id
+            device_id = device_type.device_id
+            device_type = device_type.device_type
         if device_type not in Context.devstr2type:
             known = ", ".join(Context.devstr2type)
             raise InvalidArgument(f"Context({device_type!r}): expected a device type among {known}")
         self.device_typeid = Context.devstr2type[device_type]
-        self.device_id = int(device_id)
+        self.device_id: int = int(device_id)
 
     @property
     def device_type(self) -> str:

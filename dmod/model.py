@@ -12,7 +12,7 @@ from dmod.symbol import Symbol
 
 __all__ = ["BatchEndParam", "load_checkpoint", "load_params", "save_checkpoint", "split_params"]
 
-BatchEndParam = namedtuple("BatchEndParams", ["epoch", "nbatch", "eval_metric", "locals"])
+BatchEndParam = namedtuple("BatchEndParam", ["epoch", "nbatch", "eval_metric", "locals"])
 """What batch callbacks get: the epoch, the number of the batch, the metric, and the loop's variables."""
 
 

@@ -7,6 +7,8 @@ process with two devices draws.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dmod.base import InvalidArgument
@@ -83,7 +85,7 @@ class SlotStream:
 
     def generator(self, node: int) -> np.random.Generator:
         """The generator of `node` in the current step, at its beginning; valid until the next call."""
-        state = {
+        state: Any = {
             "bit_generator": "Philox",
             "state": {
                 "counter": np.array([0, 0, self.step, node], np.uint64),

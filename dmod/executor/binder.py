@@ -52,11 +52,15 @@ def _by_name(what: str, arrays: Any, names: list[str], partial: bool = False) ->
     if isinstance(arrays, Mapping):
         for name in arrays:
             if name not in names:
-                raise InvalidArgument(f"bind: {what} has {name!r}, which is no argument{nearest(name, names)}")
+                raise InvalidArgument(
+                    f"bind: {what} has {name!r}, which is no argument{nearest(name, names)}"
+                )
         found = dict(arrays)
     else:
         if len(arrays) != len(names):
-            raise InvalidArgument(f"bind: {what} has {len(arrays)} arrays, expected {len(names)}: {', '.join(names)}")
+            raise InvalidArgument(
+                f"bind: {what} has {len(arrays)} arrays, expected {len(names)}: {', '.join(names)}"
+            )
         found = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
     missing = [name for name in names if name not in found]
     if missing and not partial:
@@ -120,7 +124,7 @@ def simple_bind(
 
     def zeros(name: str) -> NDArray:
         key = variables[name]
-        return NDArray(memory.zeros(inferred[key], dtypes[key] or np.float32), ctx)
+        return NDArray(memory.zeros(inferred[key] or (), dtypes[key] or np.float32), ctx)
 
     reqs = grad_reqs(grad_req, arg_names)
     return Executor(

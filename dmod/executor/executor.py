@@ -81,7 +81,9 @@ class Executor:
         dtypes = infer_dtypes(order, {n: a.dtype for n, a in arrays.items()})
         for name, grad in self._grads.items():
             if grad.shape != self._args[name].shape:
-                raise InvalidArgument(f"bind: gradient of {name!r} has shape {grad.shape}, expected {self._args[name].shape}")
+                raise InvalidArgument(
+                    f"bind: gradient of {name!r} has shape {grad.shape}, expected {self._args[name].shape}"
+                )
         values = {name: array._data for name, array in arrays.items()}
         outputs, head_grads = [], []
         for head in symbol._heads:
@@ -89,9 +91,9 @@ class Executor:
             if node.op is None:
                 outputs.append(values[node.name])
             else:
-                outputs.append(self._backend.zeros(shapes[key], dtypes[key]))
+                outputs.append(self._backend.zeros(shapes[key] or (), dtypes[key]))
             takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
-            head_grads.append(self._backend.zeros(shapes[key], dtypes[key]) if takes_gradient else None)
+            head_grads.append(self._backend.zeros(shapes[key] or (), dtypes[key]) if takes_gradient else None)
         return Binding(
             order=order,
             heads=symbol._heads,
@@ -176,7 +178,9 @@ class Executor:
         target = self._args[name]
         source = value._data if isinstance(value, NDArray) else np.asarray(value)
         if source.shape != target.shape:
-            raise InvalidArgument(f"forward: {name!r} has shape {source.shape}, bound as {target.shape}; use reshape()")
+            raise InvalidArgument(
+                f"forward: {name!r} has shape {source.shape}, bound as {target.shape}; use reshape()"
+            )
         np.copyto(target._data, source, casting="unsafe")
 
     def _forward_monitored(self, plan: Plan) -> None:
@@ -210,7 +214,9 @@ class Executor:
         """
         plan = self.plan(True)
         if self._workspace.owner is not plan:
-            raise NotReadyError("backward: call forward(is_train=True) first; an inference pass in between discards it")
+            raise NotReadyError(
+                "backward: call forward(is_train=True) first; an inference pass in between discards it"
+            )
         self._take_head_gradients(out_grads)
         with np.errstate(all="ignore"):
             for step in plan.backward:
@@ -239,12 +245,16 @@ class Executor:
                 )
             source = grad._data if isinstance(grad, NDArray) else np.asarray(grad)
             if source.shape != target.shape:
-                raise InvalidArgument(f"backward: gradient of {name!r} has shape {source.shape}, expected {target.shape}")
+                raise InvalidArgument(
+                    f"backward: gradient of {name!r} has shape {source.shape}, expected {target.shape}"
+                )
             np.copyto(target, source, casting="unsafe")
 
     # ---- the rest
 
-    def set_monitor_callback(self, callback: Callable[[str, NDArray], None] | None, monitor_all: bool = False) -> None:
+    def set_monitor_callback(
+        self, callback: Callable[[str, NDArray], None] | None, monitor_all: bool = False
+    ) -> None:
         """Call ``callback(name, array)`` for every operator's outputs during `forward`.
 
         Parameters
@@ -269,18 +279,24 @@ class Executor:
         InvalidArgument
             A name is unknown and `allow_extra_params` is false, or a shape differs.
         """
-        for what, params, targets in (("argument", arg_params, self._args), ("auxiliary state", aux_params, self._aux)):
+        for what, params, targets in (
+            ("argument", arg_params, self._args),
+            ("auxiliary state", aux_params, self._aux),
+        ):
             for name, value in (params or {}).items():
                 if name in targets:
                     if value.shape != targets[name].shape:
                         raise InvalidArgument(
-                            f"copy_params_from: {name!r} has shape {value.shape}, bound as {targets[name].shape}"
+                            f"copy_params_from: {name!r} has shape {value.shape}, "
+                            f"bound as {targets[name].shape}"
                         )
                     value.copyto(targets[name])
                 elif not allow_extra_params:
                     raise InvalidArgument(f"copy_params_from: no {what} {name!r}{nearest(name, targets)}")
 
-    def reshape(self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Sequence[int]) -> Executor:
+    def reshape(
+        self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Sequence[int]
+    ) -> Executor:
         """An executor for inputs of other shapes; arrays whose shape stays are shared with this one.
 
         Parameters
@@ -304,7 +320,9 @@ class Executor:
         if arg_shapes is None:
             raise InvalidArgument(f"reshape: the shapes {kwargs} do not determine all others")
 
-        def fitted(old: Mapping[str, NDArray], names: list[str], shapes: list[Any], named: bool) -> dict[str, NDArray]:
+        def fitted(
+            old: Mapping[str, NDArray], names: list[str], shapes: list[Any], named: bool
+        ) -> dict[str, NDArray]:
             out = {}
             for name, shape in zip(names, shapes, strict=True):
                 if name not in old:
@@ -313,11 +331,13 @@ class Executor:
                 if array.shape != shape:
                     if not (partial_shaping or (named and name in kwargs) or "label" in name):
                         raise InvalidArgument(
-                            f"reshape: {name!r} would change from {array.shape} to {shape}; allow it by partial_shaping"
+                            f"reshape: {name!r} would change from {array.shape} to {shape}; "
+                            "allow it by partial_shaping"
                         )
                     if int(np.prod(shape)) > array.size and not allow_up_sizing:
                         raise InvalidArgument(
-                            f"reshape: {name!r} would grow from {array.shape} to {shape}; allow it by allow_up_sizing"
+                            f"reshape: {name!r} would grow from {array.shape} to {shape}; "
+                            "allow it by allow_up_sizing"
                         )
                     array = NDArray(self._backend.zeros(shape, array.dtype), self._ctx)
                 out[name] = array

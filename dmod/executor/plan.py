@@ -219,7 +219,11 @@ class _Compiler:
             return
         root = source.root
         for key, buffer in self.values.items():
-            if buffer is not target and buffer.root is root and (readers.get(key, -1) > i or key in self.last_read):
+            if (
+                buffer is not target
+                and buffer.root is root
+                and (readers.get(key, -1) > i or key in self.last_read)
+            ):
                 return
         if np.dtype(source.dtype) == np.dtype(target.dtype):
             target.base = source
@@ -242,7 +246,7 @@ class _Compiler:
             arrays = [_array(b) for b in inputs]
             return Call(
                 xp=workspace.backend.xp,
-                attrs=node.attrs,  # type: ignore[arg-type]
+                attrs=node.attrs,
                 is_train=self.is_train,
                 inputs=arrays[:count],
                 outputs=[_array(b) for b in outputs],
@@ -340,7 +344,9 @@ class _Compiler:
             return Buffer(array.shape, array.dtype, array)
         return Buffer(self.binding.shapes[key], self.binding.dtypes[key])
 
-    def _share_gradient(self, source: Buffer | None, target: Buffer | None, grads: dict[Key, Buffer], key: Key) -> None:
+    def _share_gradient(
+        self, source: Buffer | None, target: Buffer | None, grads: dict[Key, Buffer], key: Key
+    ) -> None:
         """Let an input's gradient take over the output's: it has been read when the step ends."""
         if source is None or target is None or target.is_bound or source.is_bound:
             return

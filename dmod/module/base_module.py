@@ -120,7 +120,11 @@ class BaseModule:
         return metric.get_name_value()
 
     def _batches(
-        self, data: Any, num_batch: int | None, reset: bool, sparse_row_id_fn: Callable[..., Any] | None = None
+        self,
+        data: Any,
+        num_batch: int | None,
+        reset: bool,
+        sparse_row_id_fn: Callable[..., Any] | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """The first `num_batch` batches of an iterator, numbered and prepared for."""
         if reset:
@@ -198,13 +202,15 @@ class BaseModule:
             self.forward(DataBatch([data]), is_train=False)
             return self.get_outputs()[0]
         collected = []
-        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
+        for _, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
             self.forward(batch, is_train=False)
             collected.append([out.copy() for out in self._unpadded(batch)])
         if not collected or not merge_batches:
             return collected
         if len({len(outputs) for outputs in collected}) > 1:
-            raise InvalidArgument("predict: batches have different numbers of outputs; use merge_batches=False")
+            raise InvalidArgument(
+                "predict: batches have different numbers of outputs; use merge_batches=False"
+            )
         joined = [concatenate(parts) for parts in zip(*collected, strict=True)]
         return joined[0] if len(joined) == 1 and not always_output_list else joined
 
@@ -294,7 +300,9 @@ class BaseModule:
         for epoch in range(begin_epoch, num_epoch):
             started = time.monotonic()
             metric.reset()
-            values = self._fit_epoch(epoch, train_data, metric, as_list(batch_end_callback), monitor, sparse_row_id_fn)
+            values = self._fit_epoch(
+                epoch, train_data, metric, as_list(batch_end_callback), monitor, sparse_row_id_fn
+            )
             self._end_epoch()
             for name, value in values:
                 self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
@@ -332,7 +340,9 @@ class BaseModule:
         data_iter = iter(train_data)
         data_batch = next(data_iter, None)
         if data_batch is None:
-            raise InvalidArgument("fit: the training data has no batch; is it reset, and not shorter than a batch?")
+            raise InvalidArgument(
+                "fit: the training data has no batch; is it reset, and not shorter than a batch?"
+            )
         nbatch = 0
         while data_batch is not None:
             if monitor is not None:

@@ -87,12 +87,16 @@ class Module(BaseModule):
         if group2ctxs:
             raise InvalidArgument("Module: group2ctxs is not supported yet")
         if compression_params:
-            raise InvalidArgument("Module: compression_params is not supported yet; gradients travel uncompressed")
+            raise InvalidArgument(
+                "Module: compression_params is not supported yet; gradients travel uncompressed"
+            )
         self._symbol = symbol
         self._contexts = _contexts(context)
         self._work_load = list(work_load_list) if work_load_list is not None else [1] * len(self._contexts)
         if len(self._work_load) != len(self._contexts):
-            raise InvalidArgument(f"Module: {len(self._work_load)} work loads for {len(self._contexts)} devices")
+            raise InvalidArgument(
+                f"Module: {len(self._work_load)} work loads for {len(self._contexts)} devices"
+            )
         arguments = symbol.list_arguments()
         self._data_names = _check_names("data_names", data_names, arguments)
         self._label_names = [n for n in (label_names or ()) if n in arguments]
@@ -213,7 +217,7 @@ class Module(BaseModule):
         data, labels = as_descs(data_shapes, "data_shapes"), as_descs(label_shapes, "label_shapes")
         if sorted(d.name for d in data) != sorted(self._data_names):
             raise InvalidArgument(
-                f"bind: data_shapes has {[d.name for d in data]}, the module's data_names are {self._data_names}"
+                f"bind: data_shapes has {[d.name for d in data]}, data_names are {self._data_names}"
             )
         data.sort(key=lambda d: self._data_names.index(d.name))
         known = {*self._label_names, *self._unused_labels}
@@ -225,7 +229,7 @@ class Module(BaseModule):
         return data, labels
 
     def _grad_reqs(self, grad_req: Any, for_training: bool, inputs_need_grad: bool) -> dict[str, str]:
-        """`grad_req` of every argument: only parameters that are trained, and data if asked, get gradients."""
+        """`grad_req` of every argument: only trained parameters, and data if asked, get gradients."""
         arguments = self._symbol.list_arguments()
         reqs = grad_reqs(grad_req, arguments) if for_training else dict.fromkeys(arguments, "null")
         for name in arguments:
@@ -328,7 +332,9 @@ class Module(BaseModule):
             A given value is missing and may not be, or has another shape; no parameter is changed.
         """
         if self.params_initialized and not force_init:
-            self.logger.warning("init_params: already initialised, nothing done; use force_init=True to do it again")
+            self.logger.warning(
+                "init_params: already initialised, nothing done; use force_init=True to do it again"
+            )
             return
         self._need("init_params", params=False)
         assert self._params is not None
@@ -362,16 +368,23 @@ class Module(BaseModule):
         """Check given values before any is used."""
         assert self._params is not None
         host_args, host_aux = self._params.host_arrays()
-        for what, given, have in (("arg_params", arg_params, host_args), ("aux_params", aux_params, host_aux)):
+        for what, given, have in (
+            ("arg_params", arg_params, host_args),
+            ("aux_params", aux_params, host_aux),
+        ):
             if given is None:
                 continue
             if not isinstance(given, Mapping):
-                raise InvalidArgument(f"{what}: expected a dict of names to NDArray, got {type(given).__name__}")
+                raise InvalidArgument(
+                    f"{what}: expected a dict of names to NDArray, got {type(given).__name__}"
+                )
             extra = [name for name in given if name not in have]
             missing = [name for name in have if name not in given]
             if missing and not allow_missing:
                 hint = f"; it has {extra[0]!r}, which the network does not" if extra else ""
-                raise InvalidArgument(f"{what} lacks {', '.join(map(repr, missing))}{hint}; or use allow_missing=True")
+                raise InvalidArgument(
+                    f"{what} lacks {', '.join(map(repr, missing))}{hint}; or use allow_missing=True"
+                )
             if extra and not allow_extra:
                 self._warn_extra(what, extra, have)
             _check_shapes(what, given, have)
@@ -386,7 +399,7 @@ class Module(BaseModule):
         )
 
     def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """The parameters on the CPU: ``(arg_params, aux_params)``; auxiliary states are means over devices."""
+        """``(arg_params, aux_params)`` on the CPU; auxiliary states are means over devices."""
         self._need("get_params")
         self._sync_params()
         return self._arg_params, self._aux_params
@@ -431,7 +444,9 @@ class Module(BaseModule):
         self._need("init_optimizer")
         if self.optimizer_initialized and not force_init:
             name = type(self._optimizer).__name__
-            self.logger.warning("init_optimizer: going on with the installed %s; force_init=True replaces it", name)
+            self.logger.warning(
+                "init_optimizer: going on with the installed %s; force_init=True replaces it", name
+            )
             return
         if not self.for_training:
             raise NotReadyError("init_optimizer: call bind(for_training=True) first")
@@ -456,7 +471,9 @@ class Module(BaseModule):
                 return kvs.create("local")
             return kvstore
         if not isinstance(kvstore, str):
-            raise InvalidArgument(f"kvstore: expected a name, a KVStore or None, got {type(kvstore).__name__}")
+            raise InvalidArgument(
+                f"kvstore: expected a name, a KVStore or None, got {type(kvstore).__name__}"
+            )
         if len(self._contexts) == 1 and not kvs.KVStoreType.parse(kvstore).distributed:
             return None
         return kvs.create(kvstore)
@@ -469,7 +486,9 @@ class Module(BaseModule):
             arguments.setdefault("rescale_grad", 1.0 / samples)
             return opt.create(optimizer, sym=self._symbol, param_idx2name=names, **arguments)
         if not isinstance(optimizer, opt.Optimizer):
-            raise InvalidArgument(f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}")
+            raise InvalidArgument(
+                f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}"
+            )
         if optimizer.rescale_grad != 1.0 / samples:
             self.logger.warning(
                 "The optimizer's rescale_grad is %g, not 1/%d for the samples of a step; is this meant?",
@@ -511,7 +530,8 @@ class Module(BaseModule):
                 f"{', '.join(self._data_names)}"
             )
         data = getattr(batch, "provide_data", None) or [
-            DataDesc(d.name, x.shape, d.dtype, d.layout) for d, x in zip(group.data_shapes, batch.data, strict=True)
+            DataDesc(d.name, x.shape, d.dtype, d.layout)
+            for d, x in zip(group.data_shapes, batch.data, strict=True)
         ]
         labels = getattr(batch, "provide_label", None)
         if not labels and getattr(batch, "label", None):
@@ -525,7 +545,9 @@ class Module(BaseModule):
         """Compute the gradients of the parameters, and of the data if it was bound so."""
         self._need("backward")
         if not self.for_training:
-            raise NotReadyError("backward: bound for inference; call bind(for_training=True, force_rebind=True) first")
+            raise NotReadyError(
+                "backward: bound for inference; call bind(for_training=True, force_rebind=True) first"
+            )
         self._group("backward").backward(out_grads)
         self._params_dirty = True  # auxiliary states move in backward
 
@@ -597,7 +619,7 @@ class Module(BaseModule):
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
     ) -> None:
-        """Write symbol and parameters, and the optimizer's states if asked; see `dmod.model.save_checkpoint`."""
+        """Write symbol and parameters, and the optimizer's states if asked; see `save_checkpoint`."""
         self._need("save_checkpoint")
         save_checkpoint(prefix, epoch, self._symbol, *self.get_params())
         self.logger.info("Saved checkpoint to %s-%04d.params", prefix, epoch)
@@ -622,12 +644,16 @@ class Module(BaseModule):
         try:
             states = OptimizerStates.load(fname)
         except OSError as error:
-            raise MXNetError(f"load_optimizer_states: cannot read {fname}: {error.strerror or error}") from error
+            raise MXNetError(
+                f"load_optimizer_states: cannot read {fname}: {error.strerror or error}"
+            ) from error
         self._strategy.set_states(states)
 
 
 def _contexts(context: Context | Sequence[Context] | None) -> list[Context]:
-    contexts = [context or current_context()] if context is None or isinstance(context, Context) else list(context)
+    contexts = (
+        [context or current_context()] if context is None or isinstance(context, Context) else list(context)
+    )
     if not contexts or not all(isinstance(c, Context) for c in contexts):
         raise InvalidArgument(f"Module: context is {context!r}, expected a Context or a list of them")
     if len(set(contexts)) != len(contexts):
@@ -640,7 +666,9 @@ def _check_names(what: str, names: Sequence[str] | None, arguments: list[str]) -
         raise InvalidArgument(f"Module: {what} is {names!r}, expected a list of names")
     for name in names or ():
         if name not in arguments:
-            raise InvalidArgument(f"Module: {what} has {name!r}, which is no argument of the symbol{nearest(name, arguments)}")
+            raise InvalidArgument(
+                f"Module: {what} has {name!r}, which is no argument of the symbol{nearest(name, arguments)}"
+            )
     return list(names or ())
 
 
@@ -649,12 +677,12 @@ def _check_shapes(what: str, given: Mapping[str, Any], have: Mapping[str, NDArra
         if not isinstance(value, NDArray):
             raise InvalidArgument(f"{what}[{name!r}]: expected an NDArray, got {type(value).__name__}")
         if name in have and value.shape != have[name].shape:
-            raise InvalidArgument(f"{what}[{name!r}]: shape {value.shape}, the network needs {have[name].shape}")
+            raise InvalidArgument(
+                f"{what}[{name!r}]: shape {value.shape}, the network needs {have[name].shape}"
+            )
 
 
 def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
     missing = [name for name in names if name not in given]
     if missing:
         raise InvalidArgument(f"{what}: the checkpoint lacks {', '.join(map(repr, missing))}")
-
-

@@ -248,7 +248,7 @@ class NDArray:
     def __getitem__(self, key: Any) -> NDArray:
         part = self._data[_index(key)]
         if not isinstance(part, np.ndarray):  # one element: keep it an array, of shape (1,), and a view
-            part = self._data[_index(key) + (None,) if isinstance(key, tuple) else (_index(key), None)]
+            part = self._data[(*_index(key), None) if isinstance(key, tuple) else (_index(key), None)]
         elif part.ndim == 0:
             part = part.reshape(1)
         return NDArray(part, self._ctx)
@@ -473,7 +473,9 @@ def empty(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = N
     return NDArray(backend(ctx).empty(_shape(shape), dtype or np.float32), ctx)
 
 
-def zeros(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, **kwargs: Any) -> NDArray:
+def zeros(
+    shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, **kwargs: Any
+) -> NDArray:
     """An array of zeros; float32 by default."""
     ctx = ctx or current_context()
     return NDArray(backend(ctx).zeros(_shape(shape), dtype or np.float32), ctx)
@@ -485,7 +487,11 @@ def ones(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = No
 
 
 def full(
-    shape: int | Sequence[int], val: float, ctx: Context | None = None, dtype: Any = None, out: NDArray | None = None
+    shape: int | Sequence[int],
+    val: float,
+    ctx: Context | None = None,
+    dtype: Any = None,
+    out: NDArray | None = None,
 ) -> NDArray:
     """An array of the value `val`; float32 by default."""
     out = empty(shape, ctx, dtype) if out is None else out
@@ -542,7 +548,9 @@ def save(fname: str | os.PathLike[str], data: Any) -> None:
     elif isinstance(data, (list, tuple)):
         names, values = [], list(data)
     else:
-        raise InvalidArgument(f"save: expected an NDArray, a list or a dict of them, got {type(data).__name__}")
+        raise InvalidArgument(
+            f"save: expected an NDArray, a list or a dict of them, got {type(data).__name__}"
+        )
     for name in names:
         if not isinstance(name, str):
             raise InvalidArgument(f"save: expected names to be strings, got {name!r}")

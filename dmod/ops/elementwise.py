@@ -119,7 +119,9 @@ def _mod_grads(call: Call) -> Step:
     return run
 
 
-def _binary(name: str, function: str, grads: Callable[[Call], Step], reads: Any, aliases: list[str], doc: str) -> None:
+def _binary(
+    name: str, function: str, grads: Callable[[Call], Step], reads: Any, aliases: list[str], doc: str
+) -> None:
     def forward(call: Call) -> Step:
         (a, b), (out,), apply = call.inputs, call.outputs, getattr(call.xp, function)
         return lambda: apply(a, b, out=out)
@@ -228,10 +230,20 @@ _scalar("_minus_scalar", "subtract", _one, aliases=["_MinusScalar"], doc="data -
 _scalar("_rminus_scalar", "subtract", _minus_one, swap=True, aliases=["_RMinusScalar"], doc="scalar - data")
 _scalar("_mul_scalar", "multiply", _by_scalar, aliases=["_MulScalar"], doc="data * scalar")
 _scalar("_div_scalar", "divide", _over_scalar, aliases=["_DivScalar"], doc="data / scalar")
-_scalar("_rdiv_scalar", "divide", _rdiv_slope, swap=True, reads=(0,), aliases=["_RDivScalar"], doc="scalar / data")
+_scalar(
+    "_rdiv_scalar", "divide", _rdiv_slope, swap=True, reads=(0,), aliases=["_RDivScalar"], doc="scalar / data"
+)
 _scalar("_power_scalar", "power", _power_slope, reads=(0,), aliases=["_PowerScalar"], doc="data ** scalar")
-_scalar("_rpower_scalar", "power", _rpower_slope, swap=True, reads=(0,), aliases=["_RPowerScalar"], doc="scalar ** data")
+_scalar(
+    "_rpower_scalar",
+    "power",
+    _rpower_slope,
+    swap=True,
+    reads=(0,),
+    aliases=["_RPowerScalar"],
+    doc="scalar ** data",
+)
 _scalar("_mod_scalar", "mod", _one, aliases=["_ModScalar"], doc="data % scalar")
-_scalar("_rmod_scalar", "mod", _rmod_slope, swap=True, reads=(0,), aliases=["_RModScalar"], doc="scalar % data")
-
-
+_scalar(
+    "_rmod_scalar", "mod", _rmod_slope, swap=True, reads=(0,), aliases=["_RModScalar"], doc="scalar % data"
+)

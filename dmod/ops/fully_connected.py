@@ -72,7 +72,12 @@ register(
     params=[
         Param("num_hidden", integer, doc="The number of outputs per sample."),
         Param("no_bias", boolean, False, "Whether to leave the bias out."),
-        Param("flatten", boolean, True, "Whether to join all axes but the first; else only the last is multiplied."),
+        Param(
+            "flatten",
+            boolean,
+            True,
+            "Whether to join all axes but the first; else only the last is multiplied.",
+        ),
     ],
     arguments=_arguments,
     infer_shape=_infer,

@@ -225,11 +225,16 @@ def register(
         forward=forward,
         backward=backward,
         infer_type=infer_type or same_type(),
-        **{k: v if callable(v) or k in _PLAIN else _constant(v) for k, v in rest.items()},
+        **_as_functions(rest),
     )
     for key in (name, *aliases):
         OPERATORS[key] = operator
     return operator
+
+
+def _as_functions(fields: dict[str, Any]) -> dict[str, Any]:
+    """Constants as functions of the attributes, where the field is one."""
+    return {k: v if callable(v) or k in _PLAIN else _constant(v) for k, v in fields.items()}
 
 
 _PLAIN = ("is_loss", "variadic", "host", "aux_init", "doc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dmod.base import InvalidArgument
 from dmod.ops.params import Param, boolean, shape
@@ -84,7 +85,9 @@ def _split(length: int, a: int, b: int, old: Shape, new: Shape) -> tuple[int, in
     elif b == -1 and a > 0:
         b = length // a
     if a * b != length or a < 0:
-        raise InvalidArgument(f"reshape of {old} to {new}: an axis of {length} cannot be split into {a} and {b}")
+        raise InvalidArgument(
+            f"reshape of {old} to {new}: an axis of {length} cannot be split into {a} and {b}"
+        )
     return a, b
 
 
@@ -100,10 +103,6 @@ def _fill(out: list[int], old: Shape, new: Shape) -> Shape:
     return tuple(out)
 
 
-def _known(dims: Shape | None) -> bool:
-    return dims is not None and -1 not in dims
-
-
 def _copy_forward(call: Call) -> Step:
     source, target = call.inputs[0].reshape(-1), call.outputs[0].reshape(-1)
     return lambda: call.xp.copyto(target, source)
@@ -116,7 +115,7 @@ def _copy_backward(call: Call) -> Step:
 
 def _infer_flatten(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shapes, Shapes]:
     data = inputs[0]
-    if not _known(data) or not data:
+    if data is None or -1 in data or not data:
         return [data], [None], []
     return [data], [(data[0], math.prod(data[1:]))], []
 
@@ -127,15 +126,18 @@ def _infer_reshape(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shape
         codes, reverse = attrs.shape, attrs.reverse
     elif attrs.target_shape:
         codes = attrs.target_shape if not attrs.keep_highest else (0, *attrs.target_shape[1:])
-        codes, reverse = tuple(n if n or (i == 0 and attrs.keep_highest) else -1 for i, n in enumerate(codes)), False
+        codes, reverse = (
+            tuple(n if n or (i == 0 and attrs.keep_highest) else -1 for i, n in enumerate(codes)),
+            False,
+        )
     else:
         raise InvalidArgument("shape is missing; give the new shape, such as shape=(0, -1)")
-    if not _known(data):
+    if data is None or -1 in data:
         return [data], [None], []
     return [data], [reshaped(data, codes, reverse)], []
 
 
-_SHARED = {
+_SHARED: dict[str, Any] = {
     "forward": _copy_forward,
     "backward": _copy_backward,
     "backward_inplace": [(0, 0)],
@@ -155,7 +157,9 @@ register(
     params=[
         Param("shape", shape, (), "The new shape, with the codes 0, -1, -2, -3 and -4."),
         Param("reverse", boolean, False, "Match the codes from the right."),
-        Param("target_shape", shape, (), "The new shape in the manner of old versions: 0 takes what is left."),
+        Param(
+            "target_shape", shape, (), "The new shape in the manner of old versions: 0 takes what is left."
+        ),
         Param("keep_highest", boolean, False, "With target_shape: keep the first axis."),
     ],
     infer_shape=_infer_reshape,

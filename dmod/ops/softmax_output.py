@@ -50,7 +50,7 @@ class _Rows:
 
     def __init__(self, attrs: Attrs, shape: Shape):
         if attrs.multi_output:
-            self.dims = (shape[0], shape[1] if len(shape) > 1 else 1, math.prod(shape[2:]))
+            self.dims: tuple[int, ...] = (shape[0], shape[1] if len(shape) > 1 else 1, math.prod(shape[2:]))
         elif attrs.preserve_shape:
             self.dims = (math.prod(shape[:-1]), shape[-1], 1)
         else:
@@ -189,7 +189,9 @@ register(
         Param("multi_output", boolean, False, "Classes lie along axis 1, with a label for each place."),
         Param("use_ignore", boolean, False, "Whether ignore_label counts."),
         Param("preserve_shape", boolean, False, "Softmax over the last axis instead of all but the first."),
-        Param("normalization", choice(("batch", "null", "valid")), "null", "What the gradient is divided by."),
+        Param(
+            "normalization", choice(("batch", "null", "valid")), "null", "What the gradient is divided by."
+        ),
         Param("out_grad", boolean, False, "Multiply by the gradient of the output."),
         Param("smooth_alpha", number, 0.0, "Label smoothing: what the true class gives to the others."),
     ],

@@ -51,19 +51,25 @@ def var(
     if not isinstance(name, str) or not name:
         raise TypeError(f"Variable({name!r}): expected a name")
     if stype not in (None, "default"):
-        raise InvalidArgument(f"Variable({name!r}, stype={stype!r}): only dense variables are supported so far")
+        raise InvalidArgument(
+            f"Variable({name!r}, stype={stype!r}): only dense variables are supported so far"
+        )
     raw = current_attributes(attr)
-    for key, value in (("__shape__", shape), ("__lr_mult__", lr_mult), ("__wd_mult__", wd_mult)):
-        if value is not None:
-            raw[key] = str(tuple(value) if key == "__shape__" else value)  # type: ignore[arg-type]
+    if shape is not None:
+        raw["__shape__"] = str(tuple(shape))
+    if lr_mult is not None:
+        raw["__lr_mult__"] = str(lr_mult)
+    if wd_mult is not None:
+        raw["__wd_mult__"] = str(wd_mult)
     if dtype is not None:
         raw["__dtype__"] = str(DTYPE_BY_FLAG.index(np.dtype(dtype).name))
     if init is not None:
         raw["__init__"] = init if isinstance(init, str) else init.dumps()
     for key, value in kwargs.items():
         if not (key.startswith("__") and key.endswith("__")):
+            hint = nearest(key, inspect.signature(var).parameters)
             raise InvalidArgument(
-                f"Variable({name!r}): unknown argument {key!r}{nearest(key, inspect.signature(var).parameters)}; "
+                f"Variable({name!r}): unknown argument {key!r}{hint}; "
                 f"further attributes have two underscores at both ends, such as __{key}__"
             )
         raw[key] = str(value)
@@ -149,7 +155,9 @@ def _make(name: str, op: Operator) -> Callable[..., Symbol]:
             if key in slots:
                 symbols[key] = value
             elif isinstance(value, Symbol):
-                raise InvalidArgument(f"{name}: no input {key!r}{nearest(key, slots)} It takes {', '.join(slots)}.")
+                raise InvalidArgument(
+                    f"{name}: no input {key!r}{nearest(key, slots)} It takes {', '.join(slots)}."
+                )
             else:
                 given[key] = value
         last = max((i for i, slot in enumerate(slots) if symbols.get(slot) is not None), default=-1)
@@ -160,7 +168,9 @@ def _make(name: str, op: Operator) -> Callable[..., Symbol]:
     return function
 
 
-def _without_absent(op: Operator, slots: list[str], symbols: dict[str, Any], last: int, given: dict[str, Any]) -> list[Any]:
+def _without_absent(
+    op: Operator, slots: list[str], symbols: dict[str, Any], last: int, given: dict[str, Any]
+) -> list[Any]:
     """The inputs for the arguments that these attributes leave, such as no bias with ``no_bias``."""
     raw = {k: str(v) for k, v in given.items() if v is not None}
     try:
@@ -176,13 +186,15 @@ def _without_absent(op: Operator, slots: list[str], symbols: dict[str, Any], las
 
 def _describe(function: Any, name: str, op: Operator, slots: list[str]) -> None:
     """Give a generated function its name, signature and docstring."""
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    keyword: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
     if op.variadic:
         parameters = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
         keyword = inspect.Parameter.KEYWORD_ONLY
     else:
         parameters = [inspect.Parameter(s, keyword, default=None) for s in slots]
-    parameters += [inspect.Parameter(p.name, keyword, default=None if p.required else p.default) for p in op.params]
+    parameters += [
+        inspect.Parameter(p.name, keyword, default=None if p.required else p.default) for p in op.params
+    ]
     parameters += [inspect.Parameter(s, keyword, default=None) for s in ("name", "attr", "out")]
     parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
     function.__name__ = function.__qualname__ = name

@@ -7,10 +7,10 @@ but for their attributes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dmod.base import InvalidArgument
-from dmod.ops import Attrs, Operator
+from dmod.ops import Operator
 
 __all__ = ["Entry", "Node", "auxiliary_variables", "output_name", "topological_order"]
 
@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     """One output of a node."""
 
     node: Node
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class Node:
@@ -41,7 +41,7 @@ class Node:
 
     def __init__(self, op: Operator | None, name: str, raw: dict[str, str], inputs: list[Entry]):
         self.op, self.name, self.raw, self.inputs = op, name, raw, inputs
-        self.attrs: Attrs | None = op.parse(raw, repr(name)) if op is not None else None
+        self.attrs: Any = op.parse(raw, repr(name)) if op is not None else None
 
     @property
     def is_variable(self) -> bool:

@@ -37,7 +37,9 @@ def _outputs(node: Node) -> int:
     return len(node.op.outputs(node.attrs))
 
 
-def infer_shapes(order: list[Node], known: Mapping[str, Sequence[int]]) -> dict[tuple[int, int], Shape | None]:
+def infer_shapes(
+    order: list[Node], known: Mapping[str, Sequence[int]]
+) -> dict[tuple[int, int], Shape | None]:
     """Infer the shape of every entry.
 
     Parameters
@@ -83,7 +85,9 @@ def _infer_node(node: Node, shapes: dict[tuple[int, int], Shape | None]) -> bool
     entries = [(id(e.node), e.index) for e in node.inputs]
     outs = [(id(node), i) for i in range(_outputs(node))]
     try:
-        result = node.op.infer_shape(node.attrs, [shapes[e] for e in entries[:count]], [shapes.get(o) for o in outs])
+        result = node.op.infer_shape(
+            node.attrs, [shapes[e] for e in entries[:count]], [shapes.get(o) for o in outs]
+        )
     except InvalidArgument as error:
         raise InvalidArgument(f"{node.op.name} {node.name!r}: {error}") from None
     changed = False

@@ -28,7 +28,8 @@ def dumps(heads: list[Entry]) -> str:
         if node.raw:
             item["attrs"] = dict(sorted(node.raw.items()))
         item["inputs"] = [
-            _Triple((number[id(e.node)], e.index, int(i >= aux_from[id(node)]))) for i, e in enumerate(node.inputs)
+            _Triple((number[id(e.node)], e.index, int(i >= aux_from[id(node)])))
+            for i, e in enumerate(node.inputs)
         ]
         nodes.append(item)
         row_ptr.append(row_ptr[-1] + (len(node.op.outputs(node.attrs)) if node.op else 1))
@@ -146,7 +147,9 @@ def _entry(value: Any, nodes: list[Node], limit: int, at: str) -> Entry:
     _expect(isinstance(value, list) and 2 <= len(value) <= 3, at, "expected [node, output, version]")
     number, index = value[0], value[1]
     _expect(all(type(v) is int for v in value), at, "expected whole numbers")
-    _expect(0 <= number < limit, at, f"refers to node {number}, of which only 0 to {limit - 1} come before it")
+    _expect(
+        0 <= number < limit, at, f"refers to node {number}, of which only 0 to {limit - 1} come before it"
+    )
     node = nodes[number]
     count = 1 if node.op is None else len(node.op.outputs(node.attrs))
     _expect(0 <= index < count, at, f"refers to output {index} of {node.name!r}, which has {count}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -265,7 +265,9 @@ class Symbol:
         args_, outs, aux = ([t.type for t in part] for part in parts)
         return args_, outs, aux
 
-    def _split(self, order: list[Node], values: dict[tuple[int, int], Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def _split(
+        self, order: list[Node], values: dict[tuple[int, int], Any]
+    ) -> tuple[list[Any], list[Any], list[Any]]:
         aux = auxiliary_variables(order)
         variables = [n for n in order if n.is_variable]
         return (
@@ -471,7 +473,9 @@ def _as_input(op: Operator, node: Node, slot: str, symbol: Any) -> Entry:
     if not isinstance(symbol, Symbol):
         raise TypeError(f"{op.name} {node.name!r}: {slot} needs a Symbol, got {type(symbol).__name__}")
     if len(symbol) != 1:
-        raise InvalidArgument(f"{op.name} {node.name!r}: {slot} is a group of {len(symbol)} outputs; choose one by [i]")
+        raise InvalidArgument(
+            f"{op.name} {node.name!r}: {slot} is a group of {len(symbol)} outputs; choose one by [i]"
+        )
     return symbol._heads[0]
 
 

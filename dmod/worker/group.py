@@ -132,7 +132,9 @@ class ExecutorGroup:
         dtypes = {d.name: d.dtype for d in inputs}
         names = self.symbol.list_arguments()
         known = {n: a.shape for n, a in self.params.arg_arrays[device].items() if n in names}
-        arg_shapes, _, _ = self.symbol.infer_shape(**{**known, **{n: s for n, s in shapes.items() if n in names}})
+        arg_shapes, _, _ = self.symbol.infer_shape(
+            **{**known, **{n: s for n, s in shapes.items() if n in names}}
+        )
         if arg_shapes is None:
             raise InvalidArgument(f"bind: shapes {shapes} do not determine those of all inputs")
         args: dict[str, NDArray] = {}
@@ -172,7 +174,9 @@ class ExecutorGroup:
     def _load(self, what: str, arrays: Sequence[Any], targets: list[tuple[str, int, list[NDArray]]]) -> None:
         if len(arrays) != len(targets) and not (what == "label" and len(arrays) > len(targets)):
             names = ", ".join(name for name, _, _ in targets)
-            raise InvalidArgument(f"forward: the batch has {len(arrays)} {what} arrays, expected {len(targets)}: {names}")
+            raise InvalidArgument(
+                f"forward: the batch has {len(arrays)} {what} arrays, expected {len(targets)}: {names}"
+            )
         for source, (name, axis, dest) in zip(arrays, targets, strict=False):
             load_slices(source, dest, self.slices, axis, name)
 
@@ -217,7 +221,8 @@ class ExecutorGroup:
 
     def get_input_grads(self, merge: bool = True) -> list[Any]:
         """The gradients of the data, likewise."""
-        parts, axes = [], []
+        parts: list[list[Any]] = []
+        axes: list[int] = []
         for desc in self.data_shapes:
             grads = [e.grad_dict.get(desc.name) for e in self.execs]
             if any(g is None for g in grads):
@@ -260,7 +265,9 @@ class ExecutorGroup:
             elif len(self.execs) == 1:
                 mine = labels
             else:
-                mine = [NDArray(part_of(_array(x), axis, part)) for x, axis in zip(labels, axes, strict=False)]
+                mine = [
+                    NDArray(part_of(_array(x), axis, part)) for x, axis in zip(labels, axes, strict=False)
+                ]
             outputs = dict(zip(self.output_names, executor.outputs, strict=True))
             metric.update_dict(dict(zip(names, mine, strict=False)), outputs)
 
@@ -272,5 +279,3 @@ class ExecutorGroup:
 
 def _array(value: Any) -> Any:
     return value._data if isinstance(value, NDArray) else np.asarray(value)
-
-

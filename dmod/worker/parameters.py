@@ -112,7 +112,9 @@ class ParameterSet:
             if name not in have:
                 raise InvalidArgument(f"{what}: the shared module has no parameter {name!r}")
             if have[name].shape != tuple(shape):
-                raise InvalidArgument(f"{what}: {name!r} has shape {shape}, in the shared module {have[name].shape}")
+                raise InvalidArgument(
+                    f"{what}: {name!r} has shape {shape}, in the shared module {have[name].shape}"
+                )
 
     # ---- values in and out
 
@@ -157,4 +159,5 @@ class ParameterSet:
 
 def divide(total: np.ndarray, count: int) -> np.ndarray:
     """The mean from a sum over `count` slots: one rounding, the same on devices and over workers."""
-    return np.divide(total, total.dtype.type(count))
+    mean: np.ndarray = np.divide(total, total.dtype.type(count))
+    return mean

@@ -32,7 +32,9 @@ def as_descs(shapes: Any, what: str) -> list[DataDesc]:
         try:
             name, shape = entry[0], tuple(int(n) for n in entry[1])
         except (TypeError, ValueError, IndexError):
-            raise InvalidArgument(f"{what}: expected (name, shape) pairs or DataDesc, got {entry!r}") from None
+            raise InvalidArgument(
+                f"{what}: expected (name, shape) pairs or DataDesc, got {entry!r}"
+            ) from None
         if not isinstance(name, str):
             raise InvalidArgument(f"{what}: expected a name, got {name!r}")
         descs.append(DataDesc(name, shape, *entry[2:4]))
@@ -63,7 +65,7 @@ def batch_size_of(descs: Sequence[DataDesc]) -> int:
             size, first = desc.shape[axis], desc.name
         elif desc.shape[axis] != size:
             raise InvalidArgument(
-                f"{desc.name!r} has {desc.shape[axis]} samples, {first!r} has {size}; all need the same number"
+                f"{desc.name!r} has {desc.shape[axis]} samples, {first!r} has {size}; expected as many"
             )
     if size is None:
         raise InvalidArgument("no input has a batch axis")
@@ -90,7 +92,9 @@ def split_batch(batch_size: int, work_load: Sequence[float]) -> list[slice]:
     for count in counts:
         stop = min(start + count, batch_size)
         if stop <= start:
-            raise InvalidArgument(f"a batch of {batch_size} cannot be cut over {len(work_load)} devices; some get nothing")
+            raise InvalidArgument(
+                f"a batch of {batch_size} cannot be cut over {len(work_load)} devices; some get nothing"
+            )
         slices.append(slice(start, stop))
         start = stop
     return slices
@@ -115,7 +119,9 @@ def part_of(array: Any, axis: int, part: slice) -> Any:
     return array[(slice(None),) * axis + (part,)]
 
 
-def load_slices(source: Any, targets: Sequence[NDArray], slices: Sequence[slice], axis: int, name: str) -> None:
+def load_slices(
+    source: Any, targets: Sequence[NDArray], slices: Sequence[slice], axis: int, name: str
+) -> None:
     """Copy each device's part of a batch array into its executor's array.
 
     Raises
@@ -127,5 +133,7 @@ def load_slices(source: Any, targets: Sequence[NDArray], slices: Sequence[slice]
     for target, part in zip(targets, slices, strict=True):
         piece = data if len(targets) == 1 else part_of(data, axis, part)
         if piece.shape != target.shape:
-            raise InvalidArgument(f"{name!r}: a device's part has shape {piece.shape}, bound as {target.shape}")
+            raise InvalidArgument(
+                f"{name!r}: a device's part has shape {piece.shape}, bound as {target.shape}"
+            )
         np.copyto(target._data, piece, casting="unsafe")

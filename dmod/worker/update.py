@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dmod.base import InvalidArgument
 from dmod.kvstore.base import KVStore
 from dmod.ndarray import NDArray
 from dmod.ndarray.flat import aligned_zeros
@@ -30,6 +29,7 @@ from dmod.optimizer import (
     get_updater,
     supports_flat,
 )
+from dmod.optimizer.states import join_flat, split_flat
 from dmod.worker.parameters import FlatGroup, ParameterSet, divide
 
 __all__ = ["LocalUpdate", "StoreUpdate", "SummedUpdate", "UpdateStrategy", "choose_strategy"]
@@ -64,7 +64,9 @@ class _Applier:
         self.params = params
         self.flat = supports_flat(optimizer)
         self._flats = [
-            FlatUpdater(optimizer, g.layout.segments, g.layout.size, g.layout.dtype) for g in params.groups if self.flat
+            FlatUpdater(optimizer, g.layout.segments, g.layout.size, g.layout.dtype)
+            for g in params.groups
+            if self.flat
         ]
         self._updater: Updater | None = None if self.flat else get_updater(optimizer)
 
@@ -80,19 +82,13 @@ class _Applier:
             for s in group.layout.segments:
                 self._updater(s.index, NDArray(gradients[s.name], ctx), NDArray(weights[s.name], ctx))
 
-    def _segments(self) -> Iterator[tuple[FlatUpdater, Any]]:
-        for updater, group in zip(self._flats, self.params.groups, strict=True):
-            for segment in group.layout.segments:
-                yield updater, segment
-
     def get_states(self) -> OptimizerStates:
         """States by index; each in its parameter's shape."""
         if self._updater is not None:
             return self._updater.to_states()
-        entries = {}
-        for updater, s in self._segments():
-            arrays = tuple(a[s.start : s.stop].reshape(s.shape).copy() for a in updater.get_states())
-            entries[s.index] = StateEntry(s.name, updater.count, arrays)
+        entries: dict[int | str, StateEntry] = {}
+        for updater, group in zip(self._flats, self.params.groups, strict=True):
+            entries.update(split_flat(group.layout.segments, updater.get_states(), updater.count))
         return OptimizerStates(_config(self.optimizer), entries)
 
     def set_states(self, states: OptimizerStates) -> None:
@@ -106,28 +102,12 @@ class _Applier:
         if self._updater is not None:
             self._updater.from_states(OptimizerStates(None, states.entries))
             return
-        loaded = []
-        for updater, group in zip(self._flats, self.params.groups, strict=True):
-            arrays = [np.zeros(group.layout.size, t) for t in updater.state_dtypes]
-            counts = [self._place(states, s, arrays) for s in group.layout.segments]
-            loaded.append((updater, arrays, max(counts, default=updater.count)))
-        for updater, arrays, count in loaded:
+        loaded = [
+            (updater, join_flat(g.layout.segments, g.layout.size, updater.state_dtypes, states.entries))
+            for updater, g in zip(self._flats, self.params.groups, strict=True)
+        ]
+        for updater, (arrays, count) in loaded:
             updater.set_states(arrays, count)
-
-    @staticmethod
-    def _place(states: OptimizerStates, s: Any, arrays: list[np.ndarray]) -> int:
-        """Put one parameter's states into flat arrays; returns its count of updates."""
-        entry = states.entries.get(s.index)
-        if entry is None:
-            raise InvalidArgument(f"optimizer states: none for parameter {s.index}, {s.name!r}")
-        have = [a.shape for a in entry.arrays]
-        if have != [s.shape] * len(arrays):
-            raise InvalidArgument(
-                f"optimizer states of {s.name!r}: shapes {have}, expected {[s.shape] * len(arrays)} for this optimizer"
-            )
-        for array, state in zip(arrays, entry.arrays, strict=True):
-            array[s.start : s.stop] = state.reshape(-1)
-        return entry.count
 
 
 def _config(optimizer: Optimizer) -> dict[str, Any] | None:
@@ -276,5 +256,3 @@ def choose_strategy(
         else:
             return StoreUpdate(store, params, digest)
     return SummedUpdate(store, params, optimizer, digest)
-
-

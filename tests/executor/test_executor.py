@@ -27,7 +27,9 @@ def test_outputs_stay_the_same_arrays():
     exe = (a + 1).simple_bind(mx.cpu(), a=(2,))
     out = exe.outputs[0]
     exe.forward(a=np.array([1, 2]))
-    assert out.asnumpy().tolist() == [2, 3] and exe.output_dict == {"_plusscalar0_output": out} or exe.outputs[0] is out
+    assert (
+        out.asnumpy().tolist() == [2, 3] and exe.output_dict == {"_plusscalar0_output": out}
+    ) or exe.outputs[0] is out
     exe.forward(is_train=True, a=np.array([3, 4]))
     assert out.asnumpy().tolist() == [4, 5]
 
@@ -74,7 +76,9 @@ def test_backward_needs_a_forward_in_training():
 
 
 def test_training_and_inference_agree_where_nothing_is_random():
-    net = mx.sym.FullyConnected(mx.sym.Activation(mx.sym.Flatten(a), act_type="tanh"), num_hidden=3, name="fc")
+    net = mx.sym.FullyConnected(
+        mx.sym.Activation(mx.sym.Flatten(a), act_type="tanh"), num_hidden=3, name="fc"
+    )
     exe = net.simple_bind(mx.cpu(), a=(2, 3, 2))
     rng = np.random.RandomState(0)
     for array in exe.arg_arrays:
@@ -90,7 +94,10 @@ def test_monitor_sees_every_output():
     exe.set_monitor_callback(lambda name, array: seen.update({name: array.asnumpy()}), monitor_all=True)
     exe.forward(is_train=True, a=np.arange(4).reshape(2, 1, 2))
     assert list(seen)[0] == "a" and "flat_output" in seen
-    assert seen["flat_output"].tolist() == [[0, 2], [4, 6]] and seen["act_output"].tolist() == [[0, 2], [4, 6]]
+    assert seen["flat_output"].tolist() == [[0, 2], [4, 6]] and seen["act_output"].tolist() == [
+        [0, 2],
+        [4, 6],
+    ]
     exe.set_monitor_callback(None)
 
 

@@ -138,17 +138,29 @@ def test_a_module_bound_for_inference_does_not_train():
         (lambda: mx.mod.Module(mlp(), data_names="data"), "expected a list"),
         (lambda: mx.mod.Module(mlp(), fixed_param_names=["fc1"]), "no argument of the symbol"),
         (lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(0)]), "a device twice"),
-        (lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(1)], work_load_list=[1]), "1 work loads for 2"),
+        (
+            lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(1)], work_load_list=[1]),
+            "1 work loads for 2",
+        ),
         (lambda: mx.mod.Module(mlp(), compression_params={"type": "2bit"}), "compression_params"),
         (lambda: mx.mod.Module(mlp()).bind([("x", (4, 5))]), "data_names are ['data']"),
         (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("x", (4,))]), "label_names are"),
         (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("softmax_label", (5,))]), "has 5 samples"),
-        (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("softmax_label", (4, 2))]), "label: expected (4,)"),
+        (
+            lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("softmax_label", (4, 2))]),
+            "label: expected (4,)",
+        ),
         (lambda: mx.mod.Module(mlp()).bind(["data"]), "(name, shape)"),
-        (lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(1)]).bind([("data", (1, 5))]), "cannot be cut"),
+        (
+            lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(1)]).bind([("data", (1, 5))]),
+            "cannot be cut",
+        ),
         (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], grad_req="foo"), "'foo'"),
         (lambda: mx.mod.Module(mlp()).fit(iterator()), "num_epoch is missing"),
-        (lambda: mx.mod.Module(mx.sym.Variable("w") * 2, data_names=[], label_names=[]).bind([]), "batch axis"),
+        (
+            lambda: mx.mod.Module(mx.sym.Variable("w") * 2, data_names=[], label_names=[]).bind([]),
+            "batch axis",
+        ),
         (lambda: bound().init_optimizer(optimizer="sdg"), "did you mean 'sgd'"),
         (lambda: bound().init_optimizer(kvstore="dist_snyc"), "did you mean 'dist_sync'"),
         (lambda: bound().init_optimizer(kvstore=3), "expected a name, a KVStore or None, got int"),
@@ -181,7 +193,9 @@ def test_wrong_parameters_change_nothing(caplog):
     mod = bound()
     before = params_of(mod)
     args, aux = mod.get_params()
-    with pytest.raises(InvalidArgument, match=r"arg_params\['fc1_weight'\]: shape \(2, 2\), the network needs \(8, 5\)"):
+    with pytest.raises(
+        InvalidArgument, match=r"arg_params\['fc1_weight'\]: shape \(2, 2\), the network needs \(8, 5\)"
+    ):
         mod.set_params({**args, "fc1_weight": mx.nd.ones((2, 2))}, aux)
     less = {name: value for name, value in args.items() if name != "fc2_bias"}
     with pytest.raises(InvalidArgument, match="lacks 'fc2_bias'; it has 'fc2_bais'"):
@@ -199,7 +213,9 @@ def test_wrong_parameters_change_nothing(caplog):
 
 def test_variables_choose_their_own_initializer_and_rate():
     weight = mx.sym.Variable("w", init=mx.init.Constant(3), lr_mult=0)
-    net = mx.sym.LinearRegressionOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), weight, num_hidden=1, name="fc"), name="softmax")
+    net = mx.sym.LinearRegressionOutput(
+        mx.sym.FullyConnected(mx.sym.Variable("data"), weight, num_hidden=1, name="fc"), name="softmax"
+    )
     mod = mx.mod.Module(net)
     mod.fit(mx.io.NDArrayIter(np.ones((4, 2)), np.ones((4, 1)), 2), num_epoch=1)
     args, _ = mod.get_params()
@@ -374,7 +390,9 @@ def test_callbacks_see_what_mxnet_shows_them():
         epochs=1,
         eval_data=iterator(),
         batch_end_callback=[lambda p: seen["batch"].append((p.epoch, p.nbatch, "data_batch" in p.locals))],
-        epoch_end_callback=lambda epoch, symbol, arg, aux: seen["epoch"].append((epoch, symbol.name, len(arg), len(aux))),
+        epoch_end_callback=lambda epoch, symbol, arg, aux: seen["epoch"].append(
+            (epoch, symbol.name, len(arg), len(aux))
+        ),
         eval_end_callback=lambda p: seen["eval"].append(p.nbatch),
         eval_batch_end_callback=lambda p: seen["eval_batch"].append(p.nbatch),
     )
@@ -404,7 +422,10 @@ def test_module_checkpoint_and_do_checkpoint(tmp_path):
     mod.fit(
         iterator(),
         num_epoch=2,
-        epoch_end_callback=[mx.callback.do_checkpoint(prefix), mx.callback.module_checkpoint(mod, other, save_optimizer_states=True)],
+        epoch_end_callback=[
+            mx.callback.do_checkpoint(prefix),
+            mx.callback.module_checkpoint(mod, other, save_optimizer_states=True),
+        ],
     )
     files = sorted(p.name for p in tmp_path.iterdir())
     assert files == [
@@ -431,7 +452,7 @@ def test_damaged_states_change_nothing(tmp_path):
     plain = bound()
     plain.init_optimizer()
     path.write_bytes(good)
-    with pytest.raises(InvalidArgument, match="expected .* for this optimizer"):
+    with pytest.raises(InvalidArgument, match="expected 0"):
         plain.load_optimizer_states(str(path))
     with pytest.raises(mx.MXNetError, match=r"cannot read .*gone\.states"):
         mod.load_optimizer_states(str(tmp_path / "gone.states"))

@@ -53,7 +53,13 @@ def test_arithmetic_keeps_the_dtype():
 
 def test_copies_do_not_share():
     x = mx.nd.ones((2,))
-    for other in (x.copy(), x.copyto(mx.cpu(1)), x.astype("float32"), pickle.loads(pickle.dumps(x)), mx.nd.array(x)):
+    for other in (
+        x.copy(),
+        x.copyto(mx.cpu(1)),
+        x.astype("float32"),
+        pickle.loads(pickle.dumps(x)),
+        mx.nd.array(x),
+    ):
         other[:] = 5
     assert x.asnumpy().tolist() == [1, 1]
     assert x.as_in_context(mx.cpu(0)) is x and x.as_in_context(mx.cpu(1)).context == mx.cpu(1)

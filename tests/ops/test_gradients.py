@@ -67,7 +67,9 @@ def test_batch_norm_with_fixed_gamma_gives_it_no_gradient():
     assert (exe.arg_dict["bn_gamma"].asnumpy() == 1).all()
 
 
-@pytest.mark.parametrize("attrs", [{"p": 0.4}, {"p": 0.4, "axes": (1,)}, {"p": 0.0}, {"mode": "always"}], ids=str)
+@pytest.mark.parametrize(
+    "attrs", [{"p": 0.4}, {"p": 0.4, "axes": (1,)}, {"p": 0.0}, {"mode": "always"}], ids=str
+)
 def test_dropout(attrs):
     assert worst_gradient_error(mx.sym.Dropout(a, **attrs) * a, {"a": (5, 3, 4)}) < TOLERANCE
 

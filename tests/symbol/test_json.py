@@ -9,7 +9,9 @@ import pytest
 import dmod as mx
 from dmod.base import GraphError, MXNetError
 
-NET = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc"), name="softmax")
+NET = mx.sym.SoftmaxOutput(
+    mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc"), name="softmax"
+)
 
 
 def changed(**changes):
@@ -45,7 +47,10 @@ def test_writing_and_reading_gives_the_same_bytes():
         (changed(heads=[["5", 0, 0]]), "expected whole numbers"),
         (with_node(3, inputs=[[3, 0, 0], [1, 0, 0], [2, 0, 0]]), "nodes[3]: inputs[0]: refers to node 3"),
         (with_node(3, inputs=[[0, 0, 0]]), "has 1 inputs, expected 3"),
-        (with_node(3, op="FullyConected"), "unknown operator 'FullyConected'; did you mean 'FullyConnected'?"),
+        (
+            with_node(3, op="FullyConected"),
+            "unknown operator 'FullyConected'; did you mean 'FullyConnected'?",
+        ),
         (with_node(3, attrs={"num_hidden": "many"}), "expected a whole number, got 'many'"),
         (with_node(3, attrs={"num_hidden": "3", "foo": "1"}), "no parameter 'foo'"),
         (with_node(3, attrs={"num_hidden": 3}), "attribute 'num_hidden' must be a string"),

@@ -34,7 +34,15 @@ def test_variables_that_are_left_out_are_made():
 def test_names_are_counted_per_kind():
     with mx.name.NameManager():
         x = mx.sym.Variable("x")
-        nets = [mx.sym.Flatten(x), mx.sym.Flatten(x), x + x, x + 1, x * 2.0, 2 / x, mx.sym.reshape(x, shape=(-1,))]
+        nets = [
+            mx.sym.Flatten(x),
+            mx.sym.Flatten(x),
+            x + x,
+            x + 1,
+            x * 2.0,
+            2 / x,
+            mx.sym.reshape(x, shape=(-1,)),
+        ]
     assert [n.name for n in nets] == [
         "flatten0", "flatten1", "_plus0", "_plusscalar0", "_mulscalar0", "_rdivscalar0", "reshape0",
     ]  # fmt: skip
@@ -110,7 +118,11 @@ def test_composition_leaves_the_original_alone():
 
 def test_attributes():
     x = mx.sym.Variable("x", lr_mult=2, init=mx.init.One(), attr={"mood": "good"})
-    assert x.attr("__lr_mult__") == x.attr("lr_mult") == "2" and x.attr("mood") == "good" and x.attr("foo") is None
+    assert (
+        x.attr("__lr_mult__") == x.attr("lr_mult") == "2"
+        and x.attr("mood") == "good"
+        and x.attr("foo") is None
+    )
     with mx.AttrScope(__wd_mult__="3"), mx.AttrScope(ctx_group="dev"):
         net = mx.sym.FullyConnected(x, num_hidden=2, name="fc")
     assert net.list_attr() == {
