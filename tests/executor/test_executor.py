@@ -93,7 +93,7 @@ def test_monitor_sees_every_output():
     seen = {}
     exe.set_monitor_callback(lambda name, array: seen.update({name: array.asnumpy()}), monitor_all=True)
     exe.forward(is_train=True, a=np.arange(4).reshape(2, 1, 2))
-    assert list(seen)[0] == "a" and "flat_output" in seen
+    assert next(iter(seen)) == "a" and "flat_output" in seen
     assert seen["flat_output"].tolist() == [[0, 2], [4, 6]] and seen["act_output"].tolist() == [
         [0, 2],
         [4, 6],
@@ -127,23 +127,26 @@ def test_reshape_shares_what_stays():
         exe.reshape(a=(1, 5))
 
 
+CPU, ONE = mx.cpu(), mx.nd.ones((2,))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: (a * b).simple_bind(mx.cpu(), a=(2,), c=(2,)), "no argument 'c'"),
-        (lambda: mx.sym.FullyConnected(a, num_hidden=2, name="fc").simple_bind(mx.cpu()), "do not determine those of a"),
-        (lambda: (a * b).simple_bind(mx.cpu(), a=(2,), b=(3,)), "expected (2,), got (3,)"),
-        (lambda: (a * b).simple_bind(mx.cpu(), grad_req="foo", a=(2,)), "'foo', expected one of write, add, null"),
-        (lambda: (a * b).simple_bind(mx.cpu(), grad_req={"c": "add"}, a=(2,)), "no argument 'c'"),
-        (lambda: (a * b).simple_bind(mx.cpu(), grad_req=["add"], a=(2,)), "1 values for 2 arguments"),
-        (lambda: (a * b).bind(mx.cpu(), {"a": mx.nd.ones((2,))}), "args lacks 'b'"),
-        (lambda: (a * b).bind(mx.cpu(), [mx.nd.ones((2,))]), "args has 1 arrays, expected 2"),
-        (lambda: (a * b).bind(mx.cpu(), {"a": mx.nd.ones((2,)), "b": mx.nd.ones((3,))}), "expected (2,), got (3,)"),
-        (lambda: (a * b).bind(mx.cpu(), {"a": 1, "b": 2}), "expected an NDArray"),
-        (lambda: (a * b).simple_bind(mx.cpu(), a=(2,)).forward(a=np.ones(3)), "has shape (3,), bound as (2,)"),
-        (lambda: (a * b).simple_bind(mx.cpu(), a=(2,)).forward(c=np.ones(3)), "no argument 'c'"),
-        (lambda: mx.sym.Group([a, mx.sym.Variable("a")]).simple_bind(mx.cpu(), a=(2,)), "two arguments are named 'a'"),
-        (lambda: (a + 1).simple_bind(mx.gpu(0), a=(2,)), "gpu(0): this version of dmod computes on the CPU only"),
+        (lambda: (a * b).simple_bind(CPU, a=(2,), c=(2,)), "no argument 'c'"),
+        (lambda: mx.sym.FullyConnected(a, num_hidden=2).simple_bind(CPU), "do not determine those of a"),
+        (lambda: (a * b).simple_bind(CPU, a=(2,), b=(3,)), "expected (2,), got (3,)"),
+        (lambda: (a * b).simple_bind(CPU, grad_req="foo", a=(2,)), "'foo', expected one of write, add, null"),
+        (lambda: (a * b).simple_bind(CPU, grad_req={"c": "add"}, a=(2,)), "no argument 'c'"),
+        (lambda: (a * b).simple_bind(CPU, grad_req=["add"], a=(2,)), "1 values for 2 arguments"),
+        (lambda: (a * b).bind(CPU, {"a": ONE}), "args lacks 'b'"),
+        (lambda: (a * b).bind(CPU, [ONE]), "args has 1 arrays, expected 2"),
+        (lambda: (a * b).bind(CPU, {"a": ONE, "b": mx.nd.ones((3,))}), "expected (2,), got (3,)"),
+        (lambda: (a * b).bind(CPU, {"a": 1, "b": 2}), "expected an NDArray"),
+        (lambda: (a * b).simple_bind(CPU, a=(2,)).forward(a=np.ones(3)), "has shape (3,), bound as (2,)"),
+        (lambda: (a * b).simple_bind(CPU, a=(2,)).forward(c=np.ones(3)), "no argument 'c'"),
+        (lambda: mx.sym.Group([a, mx.sym.var("a")]).simple_bind(CPU, a=(2,)), "two arguments are named 'a'"),
+        (lambda: (a + 1).simple_bind(mx.gpu(0), a=(2,)), "gpu(0)"),
     ],
 )  # fmt: skip
 def test_errors_say_what_is_wrong(call, words):

@@ -76,7 +76,7 @@ def test_files_are_named(tmp_path):
     NET.save(str(path))
     assert mx.sym.load(str(path)).tojson() == NET.tojson()
     path.write_text("{")
-    with pytest.raises(GraphError, match="net-symbol.json: not JSON"):
+    with pytest.raises(GraphError, match=r"net-symbol\.json: not JSON"):
         mx.sym.load(str(path))
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(GraphError, match="not text at byte 0"):

@@ -70,20 +70,23 @@ def test_types_follow():
     assert half == ([np.float16, np.float32, np.float32], [np.float16], [np.float32, np.float32])
 
 
+FC, X = mx.sym.FullyConnected, mx.sym.Variable("x")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: mlp().infer_shape(data=(2, 5), fc1_weight=(4, 6)), ["FullyConnected", "'fc1'", "weight", "(4, 5)", "(4, 6)"]),
-        (lambda: mx.sym.FullyConnected(mx.sym.Variable("x"), num_hiden=3), ["num_hiden", "did you mean", "num_hidden"]),
-        (lambda: mx.sym.FullyConnected(mx.sym.Variable("x")), ["needs num_hidden"]),
-        (lambda: mx.sym.Activation(mx.sym.Variable("x"), act_type="rel"), ["act_type", "'rel'", "relu"]),
-        (lambda: mx.sym.Flatten(foo=mx.sym.Variable("x")), ["no input 'foo'", "data"]),
+        (lambda: mlp().infer_shape(data=(2, 5), fc1_weight=(4, 6)), ["'fc1'", "weight", "(4, 5)", "(4, 6)"]),
+        (lambda: FC(X, num_hiden=3), ["num_hiden", "did you mean", "num_hidden"]),
+        (lambda: FC(X), ["needs num_hidden"]),
+        (lambda: mx.sym.Activation(X, act_type="rel"), ["act_type", "'rel'", "relu"]),
+        (lambda: mx.sym.Flatten(foo=X), ["no input 'foo'", "data"]),
         (lambda: mx.sym.Variable("x", foo=1), ["foo", "__foo__"]),
         (lambda: mlp()["fc1_out"], ["fc1_out"]),
         (lambda: mlp().get_internals()["fc1_ouput"], ["did you mean", "fc1_output"]),
-        (lambda: mx.sym.Reshape(mx.sym.Variable("x"), shape=(7, 2)).infer_shape(x=(3, 4)), ["14 elements", "12"]),
+        (lambda: mx.sym.Reshape(X, shape=(7, 2)).infer_shape(x=(3, 4)), ["14 elements", "12"]),
         (lambda: mx.sym.Flatten(mx.sym.Group([mlp(), mlp()])), ["group of 2"]),
-        (lambda: mlp()(foo=mx.sym.Variable("x")), ["no variable 'foo'"]),
+        (lambda: mlp()(foo=X), ["no variable 'foo'"]),
         (lambda: mx.sym.Variable("x", shape=(2**60,)).infer_shape(), ["longer than any memory"]),
     ],
 )  # fmt: skip
