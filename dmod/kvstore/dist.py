@@ -190,13 +190,12 @@ class DistStore(KVStore):
     def end_epoch(self) -> tuple[int, ...]:
         rounds: tuple[int, ...] = tuple(self._client.call(self._client.state.end_epoch))
         if len(set(rounds)) > 1:
-            longest = max(range(len(rounds)), key=rounds.__getitem__)
             log.warning(
-                "the epoch has ended after %d rounds, with which worker %d was through; worker %d had more "
-                "batches, which were dropped: give all workers the same number",
+                "the epoch has ended after %d rounds, when worker %d had no batch left; worker %d had more, "
+                "which were dropped: give all workers the same number of batches",
                 min(rounds),
                 rounds.index(min(rounds)),
-                longest,
+                rounds.index(max(rounds)),
             )
         return rounds
 

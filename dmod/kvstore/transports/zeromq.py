@@ -2,6 +2,10 @@
 
 A node listens with one ROUTER socket and opens a DEALER socket for each connection. Frames of
 `COPY_BELOW_NBYTES` and more are neither copied when sent nor when received.
+
+Who waits sleeps at once. Spinning for 0.2 ms first was measured and rejected: with as many processes as
+cores it takes the core away from whom it waits for (a round of 437 KB, 2 workers and a server on 2
+cores: 0.64 ms without, 0.80 with).
 """
 
 from __future__ import annotations

@@ -1,0 +1,90 @@
+"""Endpoints, the addresses that nodes listen at, and the directory of their ipc sockets."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmod.base import InvalidArgument
+from dmod.config import Settings
+from dmod.kvstore.transports.addresses import listen_host, scheduler_address
+from dmod.kvstore.transports.base import Transport
+from dmod.kvstore.transports.inproc import InprocTransport
+from dmod.kvstore.transports.private_dir import PrivateDirectory
+from dmod.kvstore.transports.zeromq import ZmqTransport
+
+DEADLINE_S = 20.0
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ipc", "inproc"])
+def test_messages_go_both_ways_whole_and_in_order(scheme: str) -> None:
+    transport: Transport = InprocTransport() if scheme == "inproc" else ZmqTransport()
+    server, client, directory = transport.endpoint(), transport.endpoint(), PrivateDirectory()
+    try:
+        names = {"tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{directory.path}/s", "inproc": "inproc://s:0"}
+        client.connect("the server", server.bind(names[scheme]))
+        large = np.arange(300_000, dtype=np.float32)
+        for number in range(3):
+            client.send("the server", [bytes([number]), memoryview(large).cast("B"), b""])
+        for number in range(3):
+            got = server.receive(DEADLINE_S)
+            assert got is not None
+            peer, frames = got
+            assert [bytes(frames[0]), bytes(frames[2])] == [bytes([number]), b""]
+            np.testing.assert_array_equal(np.frombuffer(frames[1], np.float32), large)
+            server.send(peer, [b"answer %d" % number])
+            assert client.receive(DEADLINE_S) == ("the server", [b"answer %d" % number])
+        client.wake()
+        assert client.receive(DEADLINE_S) is None and client.receive(0) is None
+        client.send("the server", [b"garbage"])
+        peer, _ = server.receive(DEADLINE_S) or (None, [])
+        server.drop(peer)
+        client.send("the server", [b"more"])
+        assert server.receive(0.2) is None and server.rejected == 1
+        server.send(b"\0nobody", [b"lost, and no error"])
+    finally:
+        for endpoint in (server, client):
+            endpoint.close(0)
+        transport.close()
+        directory.close()
+
+
+def test_a_private_directory_is_removed_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stale, foreign, young = tmp_path / "dmod-stale", tmp_path / "dmod-other", tmp_path / "dmod-young"
+    for path in (stale, young, foreign):
+        path.mkdir()
+    for path in (stale, young):
+        (path / "lock").touch()
+    living = PrivateDirectory()
+    assert living.path.parent == tmp_path and living.path.stat().st_mode & 0o777 == 0o700
+    for path in (stale, foreign, living.path):
+        os.utime(path, (0, 0))
+    other = PrivateDirectory()
+    assert sorted(tmp_path.iterdir()) == sorted([foreign, young, living.path, other.path])
+    living.close()
+    other.close()
+    assert sorted(tmp_path.iterdir()) == sorted([foreign, young])
+
+
+def test_nodes_listen_at_named_addresses_of_this_host_only() -> None:
+    here = Settings(root_uri="localhost", root_port=9091)
+    assert scheduler_address(here) == "tcp://127.0.0.1:9091" and listen_host(here) == "127.0.0.1"
+    assert listen_host(Settings(root_uri="127.0.0.1", root_port=1, interface="lo")) == "127.0.0.1"
+    network = Settings(root_uri="192.0.2.1", root_port=1, insecure_network=True)
+    assert scheduler_address(network) == "tcp://192.0.2.1:1"
+    for uri in ("0.0.0.0", "*"):
+        with pytest.raises(InvalidArgument, match="every interface"):
+            scheduler_address(Settings(root_uri=uri, root_port=1, insecure_network=True))
+    with pytest.raises(InvalidArgument, match="DMLC_INTERFACE=nosuch0"):
+        listen_host(Settings(root_uri="127.0.0.1", root_port=1, interface="nosuch0"))
+    with pytest.raises(InvalidArgument, match=r"DMLC_NODE_HOST=192\.0\.2\.7 .*--insecure-network"):
+        listen_host(Settings(root_uri="127.0.0.1", root_port=1, node_host="192.0.2.7"))
+    with pytest.raises(InvalidArgument, match="DMLC_PS_ROOT_PORT is not set"):
+        scheduler_address(Settings(root_uri="127.0.0.1"))
