@@ -119,6 +119,8 @@ class Operator:
         ``(attrs, is_train) -> bool``: the output is the first input in another shape; there is no step.
     is_loss : bool
         The head of a network: its gradient does not depend on the output's gradient.
+    slots : tuple of str
+        The names of all inputs that some attributes ask for, if the default ones leave some out.
     variadic : str
         The parameter that counts the inputs, such as 'num_args', of an operator that takes any number.
     host : bool
@@ -142,6 +144,7 @@ class Operator:
     backward_inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _constant(())
     view: Callable[[Attrs, bool], bool] = _constant(False)
     is_loss: bool = False
+    slots: tuple[str, ...] = ()
     variadic: str = ""
     host: bool = False
     aux_init: dict[str, str] = field(default_factory=dict)
@@ -237,7 +240,7 @@ def _as_functions(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: v if callable(v) or k in _PLAIN else _constant(v) for k, v in fields.items()}
 
 
-_PLAIN = ("is_loss", "variadic", "host", "aux_init", "doc")
+_PLAIN = ("is_loss", "slots", "variadic", "host", "aux_init", "doc")
 
 
 def get_operator(name: str) -> Operator:

@@ -98,6 +98,8 @@ def Group(symbols: Sequence[Symbol]) -> Symbol:
 
 def _slots(op: Operator) -> list[str]:
     """All names of inputs that the operator can have, whatever its attributes."""
+    if op.slots:
+        return list(op.slots)
     defaults = op.parse({p.name: _any_text(p) for p in op.params if p.required}, op.name)
     return op.arguments(defaults) + op.aux(defaults)
 
