@@ -7,11 +7,12 @@ devices on the same memory, which is how data parallelism is tried on one machin
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from dmod.base import InvalidArgument
+from dmod.base import InvalidArgument, MXNetError
 
-__all__ = ["Context", "cpu", "cpu_pinned", "current_context", "gpu", "num_gpus"]
+__all__ = ["Context", "cpu", "cpu_pinned", "current_context", "gpu", "gpu_memory_info", "num_gpus"]
 
 
 class Context:
@@ -92,9 +93,32 @@ def gpu(device_id: int = 0) -> Context:
     return Context("gpu", device_id)
 
 
+_gpu_memory: Callable[[], list[Callable[[], tuple[int, int]]]] = list
+
+
+def set_gpu_finder(finder: Callable[[], list[Callable[[], tuple[int, int]]]]) -> None:
+    """Install what finds the GPUs, a function per GPU that gives its memory; the device package calls this."""
+    global _gpu_memory
+    _gpu_memory = finder
+
+
 def num_gpus() -> int:
     """How many GPUs this installation can use."""
-    return 0
+    return len(_gpu_memory())
+
+
+def gpu_memory_info(device_id: int = 0) -> tuple[int, int]:
+    """Free and total bytes of a GPU's memory.
+
+    Raises
+    ------
+    MXNetError
+        There is no such GPU.
+    """
+    gpus = _gpu_memory()
+    if not 0 <= device_id < len(gpus):
+        raise MXNetError(f"gpu_memory_info({device_id}): there are {len(gpus)} GPUs")
+    return gpus[device_id]()
 
 
 def current_context() -> Context:

@@ -7,35 +7,38 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device.base import ALIGNMENT, Backend
+from dmod.device.random import SlotStream
+
 __all__ = ["CpuBackend"]
 
-_ALIGNMENT = 64
 
-
-class CpuBackend:
+class CpuBackend(Backend):
     """Memory and arithmetic of the host."""
 
     name = "cpu"
+    is_host = True
 
     @property
     def xp(self) -> ModuleType:
-        """The array module that operators are written against."""
         return np
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An uninitialised array that starts at a 64-byte boundary."""
-        dtype = np.dtype(dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        return self.raw(nbytes)[:nbytes].view(dtype).reshape(shape)
+    def raw(self, nbytes: int) -> np.ndarray:
+        block = np.empty(nbytes + ALIGNMENT, np.uint8)
+        skip = -block.ctypes.data % ALIGNMENT
+        return block[skip : skip + nbytes]
 
-    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array of zeros that starts at a 64-byte boundary."""
-        array = self.empty(shape, dtype)
-        array.fill(0)
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def copy_in(self, target: Any, source: np.ndarray) -> None:
+        np.copyto(target, source, casting="unsafe")
+
+    def copy_out(self, target: np.ndarray, source: Any) -> None:
+        np.copyto(target, source, casting="unsafe")
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def raw(self, nbytes: int) -> np.ndarray:
-        """`nbytes` of uninitialised memory as uint8, from a 64-byte boundary on."""
-        block = np.empty(nbytes + _ALIGNMENT, np.uint8)
-        skip = -block.ctypes.data % _ALIGNMENT
-        return block[skip : skip + nbytes]
+    def uniform(self, out: np.ndarray, stream: SlotStream, node: int) -> None:
+        stream.generator(node).random(out=out, dtype=np.float32)

@@ -83,6 +83,11 @@ class SlotStream:
         self._counts[is_train] += 1
         self.step = self._counts[is_train] + (0 if is_train else _INFERENCE)
 
+    @property
+    def seed(self) -> int:
+        """The process's seed, which all streams follow."""
+        return _STATE.value
+
     def generator(self, node: int) -> np.random.Generator:
         """The generator of `node` in the current step, at its beginning; valid until the next call."""
         state: Any = {

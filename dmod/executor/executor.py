@@ -13,7 +13,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.context import Context
-from dmod.device import backend
+from dmod.device import backend, copy
 from dmod.device.random import SlotStream
 from dmod.executor.memory import Workspace
 from dmod.executor.plan import Binding, Plan, compile_plan
@@ -136,7 +136,8 @@ class Executor:
         """The compiled plan for training or inference; compiled when first asked for."""
         plan = self._plans.get(is_train)
         if plan is None:
-            plan = self._plans[is_train] = compile_plan(self._binding, is_train)
+            with self._backend.activate():
+                plan = self._plans[is_train] = compile_plan(self._binding, is_train)
         return plan
 
     def forward(self, is_train: bool = False, **kwargs: Any) -> list[NDArray]:
@@ -164,7 +165,7 @@ class Executor:
         plan = self.plan(bool(is_train))
         self._stream.advance(bool(is_train))
         self._workspace.owner = plan if is_train else None
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), self._backend.activate():
             if self._monitor is None:
                 for step in plan.forward:
                     step()
@@ -181,7 +182,7 @@ class Executor:
             raise InvalidArgument(
                 f"forward: {name!r} has shape {source.shape}, bound as {target.shape}; use reshape()"
             )
-        np.copyto(target._data, source, casting="unsafe")
+        copy(target._data, source)
 
     def _forward_monitored(self, plan: Plan) -> None:
         """Run step by step and show each result before a later step may use its memory."""
@@ -218,7 +219,7 @@ class Executor:
                 "backward: call forward(is_train=True) first; an inference pass in between discards it"
             )
         self._take_head_gradients(out_grads)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), self._backend.activate():
             for step in plan.backward:
                 step()
 
@@ -248,7 +249,7 @@ class Executor:
                 raise InvalidArgument(
                     f"backward: gradient of {name!r} has shape {source.shape}, expected {target.shape}"
                 )
-            np.copyto(target, source, casting="unsafe")
+            copy(target, source)
 
     # ---- the rest
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dmod.device.cpu import CpuBackend
+import numpy as np
+
+from dmod.device.base import ALIGNMENT, Backend
 
 __all__ = ["Workspace", "assign_offsets"]
-
-ALIGNMENT = 64
 
 
 def assign_offsets(intervals: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
@@ -59,7 +59,7 @@ class Workspace:
     workspace; `owner` is the executor whose forward results it holds.
     """
 
-    def __init__(self, backend: CpuBackend):
+    def __init__(self, backend: Backend):
         self.backend = backend
         self.owner: object | None = None
         self._block = backend.raw(0)
@@ -78,8 +78,8 @@ class Workspace:
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Memory that belongs to the step being built, while it runs."""
-        array = self.backend.empty((0,), dtype)
-        nbytes = array.itemsize
+        dtype = np.dtype(dtype)
+        nbytes = dtype.itemsize
         for n in shape:
             nbytes *= n
         start = self._used
@@ -87,4 +87,4 @@ class Workspace:
         if self._used > self._scratch.size:  # earlier steps keep the old block
             self._scratch = self.backend.raw(max(2 * self._scratch.size, self._used))
             start, self._used = 0, self._used - start
-        return self._scratch[start : start + nbytes].view(array.dtype).reshape(shape)
+        return self._scratch[start : start + nbytes].view(dtype).reshape(shape)

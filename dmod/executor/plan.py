@@ -12,15 +12,16 @@ topological order, so the bits do not depend on anything but the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dmod.base import MXNetError
+from dmod.device import HOST
 from dmod.device.random import SlotStream
 from dmod.executor.memory import Workspace, assign_offsets
-from dmod.ops.registry import Call, Step
+from dmod.ops.registry import Call, Operator, Step
 from dmod.symbol.graph import Entry, Node, output_name
 
 __all__ = ["Binding", "Plan", "compile_plan"]
@@ -199,7 +200,7 @@ class _Compiler:
         self.buffers.extend(outputs)
         call = self._draft_call(node, inputs, outputs)
         op = node.op
-        draft = _Draft(lambda: op.forward(call()))
+        draft = _Draft(lambda: _build(op, op.forward, call()))
         draft.names = self._named(node, outputs)
         self.forward_drafts.append(draft)
         self.time += 1
@@ -245,6 +246,7 @@ class _Compiler:
             workspace.begin_step()
             arrays = [_array(b) for b in inputs]
             return Call(
+                device=workspace.backend,
                 xp=workspace.backend.xp,
                 attrs=node.attrs,
                 is_train=self.is_train,
@@ -332,7 +334,7 @@ class _Compiler:
                 buffer.touch(self.time)
         self.buffers.extend(g for g in in_grads if g is not None)
         call, build = self._draft_call(node, inputs, outputs, out_grads, in_grads), op.backward
-        self.backward_drafts.append(_Draft(lambda: build(call())))
+        self.backward_drafts.append(_Draft(lambda: _build(op, build, call())))
         self.time += 1
 
     def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer]) -> Buffer:
@@ -429,6 +431,31 @@ class _Compiler:
             plan.names.append([(name, _array(buffer)) for name, buffer in draft.names])
         plan.backward = [draft.build() for draft in self.backward_drafts]
         return plan
+
+
+def _build(op: Operator, build: Callable[[Call], Step], call: Call) -> Step:
+    """Build a step; one that needs the host gets copies there, and its results are copied back."""
+    if not op.host or call.device.is_host:
+        return build(call)
+    pairs: list[tuple[Any, Any]] = []
+
+    def mirrored(arrays: list[Any]) -> list[Any]:
+        mirrors = [None if a is None else HOST.zeros(a.shape, a.dtype) for a in arrays]
+        pairs.extend((m, a) for m, a in zip(mirrors, arrays, strict=True) if a is not None)
+        return mirrors
+
+    fields = ("inputs", "outputs", "aux", "out_grads", "in_grads")
+    mirror = replace(call, device=HOST, xp=HOST.xp, **{f: mirrored(getattr(call, f)) for f in fields})
+    step = build(replace(mirror, scratch=HOST.empty))
+
+    def run() -> None:
+        for host, own in pairs:
+            call.device.copy_out(host, own)
+        step()
+        for host, own in pairs:
+            call.device.copy_in(own, host)
+
+    return run
 
 
 def _nothing() -> None:

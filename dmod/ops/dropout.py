@@ -44,11 +44,12 @@ def _forward(call: Call) -> Step:
         mask.fill(1)
         return lambda: xp.copyto(y, x)
     keep = 1.0 - call.attrs.p
-    stream, node, scale, threshold = call.stream, call.node, mask.dtype.type(1 / keep), np.float32(keep)
+    device, stream, node = call.device, call.stream, call.node
+    scale, threshold = mask.dtype.type(1 / keep), np.float32(keep)
     draws = mask if mask.dtype == np.float32 else call.scratch(mask.shape, np.float32)
 
     def run() -> None:
-        stream.generator(node).random(out=draws, dtype=np.float32)
+        device.uniform(draws, stream, node)
         xp.less(draws, threshold, out=mask, casting="unsafe")
         xp.multiply(mask, scale, out=mask)
         xp.multiply(x, mask, out=y)

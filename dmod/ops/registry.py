@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.device.base import Backend
 from dmod.device.random import SlotStream
 from dmod.ops.params import Param
 from dmod.registry import nearest
@@ -50,8 +51,10 @@ class Call:
 
     Attributes
     ----------
+    device : Backend
+        The device that the buffers are on.
     xp : module
-        The array module: numpy, or one with its functions.
+        Its array module: numpy, or one with its functions.
     attrs : Attrs
     is_train : bool
     inputs, outputs, aux : list of array
@@ -66,6 +69,7 @@ class Call:
         ``scratch(shape, dtype)``: memory that is this step's own while it runs, and no longer.
     """
 
+    device: Backend
     xp: ModuleType
     attrs: Attrs
     is_train: bool

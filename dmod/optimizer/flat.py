@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmod.base import InvalidArgument
-from dmod.ndarray.flat import ALIGNMENT, Segment, aligned_empty, aligned_zeros
+from dmod.device import HOST, Backend, backend_of, copy, module_of
+from dmod.ndarray.flat import ALIGNMENT, Segment
 
 if TYPE_CHECKING:
     from dmod.optimizer.optimizer import Optimizer
@@ -29,13 +30,14 @@ and momentum on one core for chunks of 4 K, 16 K, 64 K and 128 K: 25.6 M floats 
 _local = threading.local()
 
 
-def _scratch(dtype: np.dtype) -> np.ndarray:
-    """This thread's scratch chunk for arrays of `dtype`; shared, so that it stays in the cache."""
+def _scratch(dtype: np.dtype, device: Backend = HOST, size: int = CHUNK) -> Any:
+    """This thread's scratch memory for arrays of `dtype`; shared, so that it stays in the cache."""
     computed = np.dtype(np.float32) if dtype.itemsize < 4 else dtype
     chunks = _local.__dict__.setdefault("chunks", {})
-    if computed not in chunks:
-        chunks[computed] = aligned_empty(CHUNK, computed)
-    return chunks[computed]
+    key = (device.name, computed)
+    if key not in chunks or chunks[key].size < size:
+        chunks[key] = device.empty((size,), computed)
+    return chunks[key]
 
 
 def supports_flat(optimizer: Optimizer) -> bool:
@@ -55,14 +57,16 @@ def step_array(
 
     More states than `Optimizer.flat_states` mean that the last one is the float32 copy of the weight.
     """
-    arrays = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in (weight, *states)]
+    device = backend_of(weight)
+    arrays = [a if a.flags.c_contiguous else device.xp.ascontiguousarray(a) for a in (weight, *states)]
     flat = [a.reshape(-1) for a in arrays]
     grad = grad.reshape(-1)
-    scratch = _scratch(flat[0].dtype)
+    chunk = CHUNK if device.is_host else max(1, flat[0].size)
+    scratch = _scratch(flat[0].dtype, device, chunk)
     mixed = len(states) > optimizer.flat_states()
-    with np.errstate(all="ignore"):
-        for start in range(0, flat[0].size, CHUNK):
-            part = slice(start, start + CHUNK)
+    with np.errstate(all="ignore"), device.activate():
+        for start in range(0, flat[0].size, chunk):
+            part = slice(start, start + chunk)
             parts = tuple(a[part] for a in flat[1:])
             _step(optimizer, flat[0][part], grad[part], parts, lr, wd, scratch[: len(flat[0][part])], mixed)
     for original, array in zip((weight, *states), arrays, strict=True):
@@ -82,7 +86,7 @@ def _step(
 ) -> None:
     if mixed:
         optimizer.step(states[-1], grad, states[:-1], lr, wd, scratch)
-        np.copyto(weight, states[-1], casting="same_kind")
+        module_of(weight).copyto(weight, states[-1], casting="same_kind")
     else:
         optimizer.step(weight, grad, states, lr, wd, scratch)
 
@@ -104,6 +108,8 @@ class FlatUpdater:
     dtype : numpy dtype
         Of the weights. With float16 and the optimizer's `multi_precision`, a float32 copy of the weights is
         one more state, the last one.
+    device : Backend
+        Where weights, gradients and states are.
 
     Attributes
     ----------
@@ -111,7 +117,9 @@ class FlatUpdater:
         Updates so far, `begin_num_update` included.
     """
 
-    def __init__(self, optimizer: Optimizer, segments: Sequence[Segment], size: int, dtype: Any):
+    def __init__(
+        self, optimizer: Optimizer, segments: Sequence[Segment], size: int, dtype: Any, device: Backend = HOST
+    ):
         if not supports_flat(optimizer):
             raise InvalidArgument(
                 f"{type(optimizer).__name__} does not run on flat buffers; use dmod.optimizer.Updater"
@@ -119,10 +127,12 @@ class FlatUpdater:
         self.optimizer = optimizer
         self.segments = tuple(sorted(segments, key=lambda s: s.start))
         self.size = size
+        self._device = device
+        self._chunk = CHUNK if device.is_host else size  # a launch per chunk costs more than the cache gives
         self.dtype = np.dtype(dtype)
         self.count = optimizer.begin_num_update
         self._mixed = bool(optimizer.multi_precision) and self.dtype == np.float16
-        self._states = [aligned_zeros(size, t) for t in self.state_dtypes]
+        self._states = [device.zeros((size,), t) for t in self.state_dtypes]
         self._needs_master = self._mixed
         self._plan: list[tuple[Any, ...]] = []
         self._planned_for: tuple[Any, ...] | None = None
@@ -149,14 +159,14 @@ class FlatUpdater:
             )
         optimizer = self.optimizer
         if self._needs_master:
-            np.copyto(self._states[-1], weight)
+            copy(self._states[-1], weight)
             self._needs_master = False
         self.count += 1
         if self.count > optimizer.num_update:
             optimizer.num_update = self.count
         rate = optimizer._rate_at(self.count)
-        scratch, mixed = _scratch(self.dtype), self._mixed
-        with np.errstate(all="ignore"):
+        scratch, mixed = _scratch(self.dtype, self._device, self._chunk), self._mixed
+        with np.errstate(all="ignore"), self._device.activate():
             for start, stop, states, lr_mult, wd in self._current_plan():
                 part, lr = weight[start:stop], rate * lr_mult
                 _step(optimizer, part, grad[start:stop], states, lr, wd, scratch[: stop - start], mixed)
@@ -188,8 +198,8 @@ class FlatUpdater:
 
     def _chunks(self, start: int, stop: int, lr_mult: float, wd: float) -> list[tuple[Any, ...]]:
         chunks = []
-        for low in range(start, stop, CHUNK):
-            high = min(low + CHUNK, stop)
+        for low in range(start, stop, self._chunk):
+            high = min(low + self._chunk, stop)
             chunks.append((low, high, tuple(s[low:high] for s in self._states), lr_mult, wd))
         return chunks
 
@@ -213,7 +223,7 @@ class FlatUpdater:
                 f"got {_describe(have)}"
             )
         for state, array in zip(self._states, arrays, strict=True):
-            np.copyto(state, array)
+            copy(state, array)
         self.count = count
         # Before the first update a float32 copy has not been made: zeros were saved.
         self._needs_master = self._mixed and count == self.optimizer.begin_num_update

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device import module_of
 from dmod.ndarray.ndarray import NDArray, zeros
 from dmod.optimizer.flat import step_array
 from dmod.optimizer.optimizer import Optimizer, _check_number, register
@@ -93,31 +94,33 @@ class SGD(_ElementWise):
         wd: float,
         scratch: np.ndarray,
     ) -> None:
+        xp = module_of(weight)
         # Scalars are folded together first: each pass over the arrays counts.
         _scaled_gradient(self, grad, -lr, scratch)
         if states:
             momentum = states[0]
-            np.multiply(momentum, float(self.momentum), momentum)
-            np.add(momentum, scratch, momentum)
+            xp.multiply(momentum, float(self.momentum), momentum)
+            xp.add(momentum, scratch, momentum)
             if wd:
-                np.multiply(weight, -lr * wd, scratch)
-                np.add(momentum, scratch, momentum)
-            np.add(weight, momentum, weight)
+                xp.multiply(weight, -lr * wd, scratch)
+                xp.add(momentum, scratch, momentum)
+            xp.add(weight, momentum, weight)
         else:
             if wd:
-                np.multiply(weight, 1.0 - lr * wd, weight)
-            np.add(weight, scratch, weight)
+                xp.multiply(weight, 1.0 - lr * wd, weight)
+            xp.add(weight, scratch, weight)
 
 
 def _scaled_gradient(optimizer: Optimizer, grad: np.ndarray, factor: float, out: np.ndarray) -> None:
     """``out = factor * clip(rescale_grad * grad)``."""
+    xp = module_of(out)
     rescale, clip = float(optimizer.rescale_grad), optimizer.clip_gradient
     if clip is None or not clip > 0:
-        np.multiply(grad, factor * rescale, out)
+        xp.multiply(grad, factor * rescale, out)
         return
-    np.multiply(grad, rescale, out)
-    np.clip(out, -float(clip), float(clip), out=out)  # six times as fast as minimum, then maximum
-    np.multiply(out, factor, out)
+    xp.multiply(grad, rescale, out)
+    xp.clip(out, -float(clip), float(clip), out=out)  # six times as fast as minimum, then maximum
+    xp.multiply(out, factor, out)
 
 
 @register
@@ -168,22 +171,23 @@ class NAG(_ElementWise):
         wd: float,
         scratch: np.ndarray,
     ) -> None:
+        xp = module_of(weight)
         if not states:
             if wd:
-                np.multiply(weight, 1.0 - lr * wd, weight)
+                xp.multiply(weight, 1.0 - lr * wd, weight)
             _scaled_gradient(self, grad, -lr, scratch)
-            np.add(weight, scratch, weight)
+            xp.add(weight, scratch, weight)
             return
         momentum, factor = states[0], float(self.momentum)
         if wd:
-            np.multiply(weight, 1.0 - (1.0 + factor) * lr * wd, weight)
-        np.multiply(momentum, factor, momentum)
-        np.multiply(momentum, factor, scratch)
-        np.add(weight, scratch, weight)
+            xp.multiply(weight, 1.0 - (1.0 + factor) * lr * wd, weight)
+        xp.multiply(momentum, factor, momentum)
+        xp.multiply(momentum, factor, scratch)
+        xp.add(weight, scratch, weight)
         _scaled_gradient(self, grad, -lr, scratch)
-        np.add(momentum, scratch, momentum)
-        np.multiply(scratch, 1.0 + factor, scratch)
-        np.add(weight, scratch, weight)
+        xp.add(momentum, scratch, momentum)
+        xp.multiply(scratch, 1.0 + factor, scratch)
+        xp.add(weight, scratch, weight)
         if wd:
-            np.multiply(weight, -lr * wd, scratch)
-            np.add(momentum, scratch, momentum)
+            xp.multiply(weight, -lr * wd, scratch)
+            xp.add(momentum, scratch, momentum)

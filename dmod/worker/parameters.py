@@ -15,7 +15,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument
 from dmod.context import Context
-from dmod.device import backend
+from dmod.device import backend, copy, module_of, to_host
 from dmod.kvstore.reduce import DeviceSum
 from dmod.ndarray import NDArray
 from dmod.ndarray.flat import FlatLayout
@@ -30,7 +30,7 @@ class FlatGroup:
     Attributes
     ----------
     layout : FlatLayout
-    values, grads : list of 1-D ndarray
+    values, grads : list of 1-D array
         One per device; `grads` is empty for arrays without gradients.
     """
 
@@ -132,13 +132,13 @@ class ParameterSet:
             self.arg_arrays[0][name].copyto(target)
         means = {name: mean for group in self.aux_groups for name, mean in self._means(group).items()}
         for name, target in aux_params.items():
-            np.copyto(target._data, means[name])
+            copy(target._data, means[name])
 
     def _means(self, group: FlatGroup) -> dict[str, np.ndarray]:
         count = len(group.values)
         if count == 1:
             return group.layout.views(group.values[0])
-        total = DeviceSum(count, group.layout.size, group.layout.dtype)(group.values)
+        total = DeviceSum(count, group.layout.size, group.layout.dtype)([to_host(v) for v in group.values])
         return group.layout.views(divide(total, count))
 
     def host_arrays(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
@@ -154,10 +154,9 @@ class ParameterSet:
         """Copy the first device's trained weights to the others."""
         for group in self.groups:
             for target in group.values[1:]:
-                np.copyto(target, group.values[0])
+                copy(target, group.values[0])
 
 
-def divide(total: np.ndarray, count: int) -> np.ndarray:
+def divide(total: Any, count: int, out: Any = None) -> Any:
     """The mean from a sum over `count` slots: one rounding, the same on devices and over workers."""
-    mean: np.ndarray = np.divide(total, total.dtype.type(count))
-    return mean
+    return module_of(total).divide(total, total.dtype.type(count), out=out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.device import copy
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray
 
@@ -136,4 +137,4 @@ def load_slices(
             raise InvalidArgument(
                 f"{name!r}: a device's part has shape {piece.shape}, bound as {target.shape}"
             )
-        np.copyto(target._data, piece, casting="unsafe")
+        copy(target._data, piece)

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dmod.device import backend
 from dmod.kvstore.base import KVStore
 from dmod.ndarray import NDArray
-from dmod.ndarray.flat import aligned_zeros
 from dmod.optimizer import (
     FlatUpdater,
     NotSerializable,
@@ -64,7 +64,9 @@ class _Applier:
         self.params = params
         self.flat = supports_flat(optimizer)
         self._flats = [
-            FlatUpdater(optimizer, g.layout.segments, g.layout.size, g.layout.dtype)
+            FlatUpdater(
+                optimizer, g.layout.segments, g.layout.size, g.layout.dtype, backend(params.contexts[0])
+            )
             for g in params.groups
             if self.flat
         ]
@@ -160,8 +162,11 @@ class _WithStore:
 
     def _same_start(self, name: str, group: FlatGroup) -> None:
         """Give every slot the auxiliary states of slot 0: the sum of its own and zeros from all others."""
-        first = self.store.rank == 0
-        given = [v.copy() if first and i == 0 else np.zeros_like(v) for i, v in enumerate(group.values)]
+        given = [
+            backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in self.params.contexts
+        ]
+        if self.store.rank == 0:
+            given[0] = group.values[0].copy()
         self.store.pushpull_flat(name, given, group.values)
 
     def _groups(self) -> Iterator[tuple[str, FlatGroup]]:
@@ -175,7 +180,7 @@ class _WithStore:
             if slots > 1:
                 self.store.pushpull_flat(name, group.values, group.values)
                 for array in group.values:
-                    np.copyto(array, divide(array, slots))
+                    divide(array, slots, out=array)
 
     def rebind(self, params: ParameterSet) -> None:
         """See `UpdateStrategy`."""
@@ -208,7 +213,8 @@ class SummedUpdate(_WithStore):
     def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
         super().__init__(store, params, digest)
         self._applier = _Applier(optimizer, params)
-        self._sums = [aligned_zeros(g.layout.size, g.layout.dtype) for g in params.groups]
+        memory = backend(params.contexts[0])
+        self._sums = [memory.zeros((g.layout.size,), g.layout.dtype) for g in params.groups]
 
     def update(self) -> None:
         """Push the gradients, get their sum, update one device and copy to the others."""

@@ -1,0 +1,101 @@
+"""What a device must offer: memory, copies, an array module, and its own random numbers.
+
+Everything above this package reaches a device through a `Backend`, and never asks which one it is.
+Kernels that one device has beyond its array module (blocked convolutions, graphs of kernels) get their
+place beside these methods, each with the benchmark that shows why.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dmod.device.random import SlotStream
+
+__all__ = ["ALIGNMENT", "Backend"]
+
+ALIGNMENT = 64
+"""Bytes at which memory starts: a cache line, and the widest vector register."""
+
+_NULL = nullcontext()
+
+
+class Backend(ABC):
+    """One device.
+
+    Attributes
+    ----------
+    name : str
+        Such as 'cpu' or 'gpu(0)'.
+    is_host : bool
+        Whether its arrays are numpy arrays.
+    """
+
+    name: str
+    is_host: bool = False
+
+    @property
+    @abstractmethod
+    def xp(self) -> ModuleType | Any:
+        """The array module that operators are written against: numpy, or one with its functions."""
+
+    @abstractmethod
+    def raw(self, nbytes: int) -> Any:
+        """`nbytes` of uninitialised memory as uint8, from a boundary of `ALIGNMENT` bytes on."""
+
+    @abstractmethod
+    def owns(self, array: Any) -> bool:
+        """Whether `array` is in this device's memory."""
+
+    @abstractmethod
+    def copy_in(self, target: Any, source: np.ndarray) -> None:
+        """Copy a host array into one of the device, in the target's dtype."""
+
+    @abstractmethod
+    def copy_out(self, target: np.ndarray, source: Any) -> None:
+        """Copy an array of the device into one of the host, in the target's dtype."""
+
+    @abstractmethod
+    def uniform(self, out: Any, stream: SlotStream, node: int) -> None:
+        """Fill a float32 array with numbers in [0, 1) that follow from stream, node and step."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An uninitialised, aligned array."""
+        dtype = np.dtype(dtype)
+        nbytes = dtype.itemsize
+        for n in shape:
+            nbytes *= int(n)
+        return self.raw(nbytes).view(dtype).reshape(shape)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An aligned array of zeros."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """A numpy array with the values of `array`: itself on the host, else a copy."""
+        host: np.ndarray = np.empty(array.shape, array.dtype)
+        self.copy_out(host, array)
+        return host
+
+    def from_host(self, array: np.ndarray) -> Any:
+        """An array of the device with the values of a numpy array: always a copy."""
+        own = self.empty(array.shape, array.dtype)
+        self.copy_in(own, array)
+        return own
+
+    def activate(self) -> AbstractContextManager[Any]:
+        """A scope in which the array module works on this device."""
+        return _NULL
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes; (0, 0) where the device does not tell."""
+        return 0, 0
+
+    def synchronize(self) -> None:  # noqa: B027  (the host has nothing to wait for)
+        """Wait until everything that was started on the device has ended."""
