@@ -105,9 +105,8 @@ class KeyTable:
             raise Refused(*state.failure)
         if state is not None and difference(message, state.init):
             return self._disagree(request, state)
-        if state is not None and request.rank in state.known:
-            self._requests.open(request)
-            return self._settle(state) if self._ready(state) else []
+        if state is not None and self._ready(state):
+            return [Send(request.peer, Ack(message.request))]  # a repeat
         known = set() if state is None else state.known
         self._roster.check_present(request, self._roster.others(known, [request.rank]))
         if state is None:

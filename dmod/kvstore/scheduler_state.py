@@ -115,8 +115,9 @@ class SchedulerState:
     # -- events
 
     def start(self, now: float) -> list[Action]:
-        """Begin to wait for the others."""
-        self._deadline = now + self._join_timeout_s
+        """Begin to wait for the others, some of which may have spoken already."""
+        if self.phase is SchedulerPhase.JOINING:
+            self._deadline = now + self._join_timeout_s
         return []
 
     def on_message(self, peer: Peer, message: Message, now: float) -> list[Action]:
@@ -146,9 +147,9 @@ class SchedulerState:
             return []
         actions: list[Action] = []
         for node in list(self._nodes.values()):
-            silent_s = now - node.heard
-            if not node.left and silent_s >= self._timeout_s:
-                actions += self._gone(node, "it has stopped answering", silent_s, now)
+            # Added up as in `next_timer`: a difference may be rounded to less than the timeout.
+            if not node.left and now >= node.heard + self._timeout_s:
+                actions += self._gone(node, "it has stopped answering", now - node.heard, now)
         return actions
 
     def next_timer(self) -> float | None:

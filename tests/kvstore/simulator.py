@@ -68,7 +68,8 @@ class Worker(Process):
     """A worker, which runs a program: a generator that yields operations and receives results."""
 
     program: Generator[Any, Any, None] | None = None
-    waits_for: int | None = 0
+    waits_for: tuple[int, ...] = (0,)
+    waits_for_list: bool = False
     finished: dict[int, Done | Failed] = field(default_factory=dict)
     error: BaseException | None = None
     error_at: float | None = None
@@ -87,8 +88,9 @@ class Simulator:
     ----------
     seed : int
     program : callable
-        Run by every worker: ``program(worker)`` is a generator, in which ``result = yield worker.client.push(...)``
-        waits for an operation. When it returns the worker leaves; what it raises it leaves with.
+        Run by every worker: ``program(worker)`` is a generator, in which
+        ``result = yield worker.client.push(...)`` waits for an operation, and a list of them for all. When it
+        returns the worker leaves; what it raises it leaves with.
     drop, repeat : float
         The shares of messages that are lost, and that come twice.
     slow_s : float
@@ -201,21 +203,28 @@ class Simulator:
 
     def _step(self, worker: Worker) -> None:
         """Let a worker's program go on as far as it can."""
-        while worker.program is not None and worker.waits_for in worker.finished:
-            end = worker.finished[worker.waits_for]
+        while worker.program is not None and all(number in worker.finished for number in worker.waits_for):
+            ends = [worker.finished[number] for number in worker.waits_for]
+            failed = next((end.error for end in ends if isinstance(end, Failed)), None)
+            results = [end.result for end in ends if isinstance(end, Done)]
             try:
-                if isinstance(end, Failed):
-                    started = worker.program.throw(end.error)
+                if failed is not None:
+                    started = worker.program.throw(failed)
+                elif worker.waits_for == (0,):
+                    started = next(worker.program)
                 else:
-                    started = worker.program.send(end.result if worker.waits_for else None)
+                    started = worker.program.send(results if worker.waits_for_list else results[0])
             except StopIteration:
                 worker.program = None
                 started = worker.client.leave("", self.now)
             except Exception as error:
                 worker.program, worker.error, worker.error_at = None, error, self.now
                 started = worker.client.leave(f"{type(error).__name__}: {error}", self.now)
-            worker.waits_for, actions = started
-            self._act(worker, actions)
+            worker.waits_for_list = isinstance(started, list)
+            all_started = started if isinstance(started, list) else [started]
+            worker.waits_for = tuple(number for number, _ in all_started)
+            for _, actions in all_started:
+                self._act(worker, actions)
 
     def _send(self, process: Process, action: Send) -> None:
         name = process.routes.get(action.peer, action.peer)
@@ -231,7 +240,7 @@ class Simulator:
         if not self._running(process):
             return
         message, payloads = decode(frames)
-        if isinstance(message, Push):  # the server reads these after it has acknowledged them
+        if type(message) is Push:  # the server reads these after it has acknowledged them
             payloads = [memoryview(bytes(payload)) for payload in payloads]
         peers = {address: peer for peer, address in process.routes.items()}
         peer = peers.get(source, source)
@@ -251,3 +260,5 @@ class Simulator:
             process.timer = None
             if self._running(process):
                 self._act(process, process.state.on_timer(self.now))
+                following = process.state.next_timer()
+                assert following is None or following > self.now, f"{process.name}: a timer that never ends"

@@ -13,9 +13,7 @@ from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
     Ack,
     Cut,
-    Dropped,
     EndEpoch,
-    EpochDone,
     Error,
     GetStates,
     Heartbeat,

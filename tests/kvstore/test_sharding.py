@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -22,7 +23,7 @@ def test_pieces_cover_the_buffer_at_aligned_boundaries(seed: int, dtype: str) ->
     layout = layout_of(*[rng.randint(1, 5000) for _ in range(rng.randint(1, 9))], dtype=dtype)
     pieces = cut(layout, rng.choice([64, 1024, 4096, 1 << 20]))
     assert pieces[0][0] == 0 and pieces[-1][1] == layout.size
-    assert all(a[1] == b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
     itemsize = layout.nbytes // layout.size
     assert all(start * itemsize % 64 == 0 for start, _ in pieces)
 

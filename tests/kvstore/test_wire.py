@@ -156,16 +156,16 @@ def test_the_caps_hold_at_both_ends() -> None:
     large = bytes(MAX_PAYLOAD_NBYTES + 1)
     header = encode(push, [b""])[0]
     for use in (lambda: encode(push, [large]), lambda: decode([header, large])):
-        with pytest.raises(ProtocolError, match="a payload of .* bytes, at most"):
+        with pytest.raises(ProtocolError, match=r"a payload of .* bytes, at most"):
             use()
     with pytest.raises(ProtocolError, match="frames, at most"):
         decode([header] + [b""] * MAX_FRAMES)
-    with pytest.raises(ProtocolError, match="a header of .* bytes, at most"):
+    with pytest.raises(ProtocolError, match=r"a header of .* bytes, at most"):
         decode([bytes(MAX_HEADER_NBYTES + 1)])
     with pytest.raises(ProtocolError, match=r"a message of .* bytes, at most"):
         decode([header] + [large[:-1]] * 5)
     many = messages.SetOptimizer(1, 1, {str(i): "x" * 1000 for i in range(1100)})
-    with pytest.raises(ProtocolError, match="a header of .* bytes, at most"):
+    with pytest.raises(ProtocolError, match=r"a header of .* bytes, at most"):
         encode(many)
 
 
