@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dmod import context as contexts
 from dmod.base import MXNetError
-from dmod.context import Context
+from dmod.context import Context, set_gpu_finder
 from dmod.device.base import Backend
 from dmod.device.cpu import CpuBackend
 from dmod.device.gpu import find_gpus
@@ -92,4 +91,4 @@ def to_host(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else backend_of(array).to_host(array)
 
 
-contexts.set_gpu_finder(lambda: [gpu.memory_info for gpu in _find()])
+set_gpu_finder(lambda: [gpu.memory_info for gpu in _find()])

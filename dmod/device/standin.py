@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dmod import device as devices
+from dmod.device import set_gpus
 from dmod.device.base import Backend
 from dmod.device.cpu import CpuBackend
 from dmod.device.random import SlotStream
@@ -41,6 +41,8 @@ class StandInArray:
         )
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # such as __array_interface__, through which numpy would reach the memory
+            raise AttributeError(name)
         value = getattr(self._array, name)
         if not callable(value):
             return _wrap(value, self._device) if isinstance(value, np.ndarray) else value
@@ -180,8 +182,8 @@ class StandInBackend(Backend):
 @contextmanager
 def stand_in_gpus(count: int = 2) -> Iterator[None]:
     """Let ``gpu(0)`` to ``gpu(count - 1)`` be stand-ins."""
-    before = devices.set_gpus([StandInBackend(i) for i in range(count)])
+    before = set_gpus([StandInBackend(i) for i in range(count)])
     try:
         yield
     finally:
-        devices.set_gpus(before)
+        set_gpus(before)

@@ -444,9 +444,10 @@ def _build(op: Operator, build: Callable[[Call], Step], call: Call) -> Step:
         pairs.extend((m, a) for m, a in zip(mirrors, arrays, strict=True) if a is not None)
         return mirrors
 
-    fields = ("inputs", "outputs", "aux", "out_grads", "in_grads")
-    mirror = replace(call, device=HOST, xp=HOST.xp, **{f: mirrored(getattr(call, f)) for f in fields})
-    step = build(replace(mirror, scratch=HOST.empty))
+    mirror = replace(call, device=HOST, xp=HOST.xp, scratch=HOST.empty)
+    for field_name in ("inputs", "outputs", "aux", "out_grads", "in_grads"):
+        setattr(mirror, field_name, mirrored(getattr(call, field_name)))
+    step = build(mirror)
 
     def run() -> None:
         for host, own in pairs:

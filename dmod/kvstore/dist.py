@@ -11,6 +11,7 @@ import numpy as np
 
 from dmod.base import ClusterError, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
 from dmod.config import settings
+from dmod.device import copy, to_host
 from dmod.kvstore.base import KVStore, KVStoreType, Pairs, check_out, check_value
 from dmod.kvstore.client import Client
 from dmod.kvstore.client_state import PieceStates
@@ -90,7 +91,7 @@ class DistStore(KVStore):
             layout = FlatLayout.plan([(index, str(key), value.shape)], value.dtype)
             self._entries[key] = _Entry(layout, value.shape)
             flat: np.ndarray = np.zeros(layout.size, value.dtype)
-            flat[: value.size] = value._data.reshape(-1)
+            flat[: value.size] = to_host(value._data).reshape(-1)
             begun.append(self._client.begin(self._client.state.init, key, layout, flat))
         self._client.wait(begun)
 
@@ -112,7 +113,7 @@ class DistStore(KVStore):
         """The sum over devices with the layout's padding, which is less than a cache line."""
         flats = []
         for value in values:
-            flat = value._data.reshape(-1)
+            flat = to_host(value._data).reshape(-1)
             if flat.size != entry.layout.size:
                 padded = np.zeros(entry.layout.size, flat.dtype)
                 padded[: flat.size] = flat
@@ -138,7 +139,7 @@ class DistStore(KVStore):
     def _deliver(pairs: Pairs, arrived: list[tuple[Key, list[np.ndarray]]]) -> None:
         for (_, outs), (_, (flat,)) in zip(pairs, arrived, strict=True):
             for out in outs:
-                np.copyto(out._data, flat[: out.size].reshape(out.shape), casting="unsafe")
+                copy(out._data, flat[: out.size].reshape(out.shape))
 
     def _pull(self, pairs: Pairs, priority: int) -> None:
         client, arrived = self._client, self._destinations("pull", pairs)
@@ -172,20 +173,30 @@ class DistStore(KVStore):
             raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
         check_buffers(f"init_flat({name!r})", weights, layout)
         client = self._client
-        values = weights[0] if mode == "update" else None
+        values = to_host(weights[0]) if mode == "update" else None
         client.call(client.state.init, name, layout, values, mode=mode, digest=digest)
         self._entries[name] = _Entry(layout, (layout.size,), mode)
         self._flats.add(name)
         if mode == "update":
-            client.call(client.state.pull, [(name, list(weights))])
+            arrived: np.ndarray = np.empty(layout.size, layout.dtype)
+            client.call(client.state.pull, [(name, [arrived])])
+            for weight in weights:
+                copy(weight, arrived)
 
     def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
         check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
+        total = entry.total(grads)
         client = self._client
-        client.call(client.state.pushpull, [(name, entry.total(grads), outs)])
+        if isinstance(total, np.ndarray) and all(isinstance(out, np.ndarray) for out in outs):
+            client.call(client.state.pushpull, [(name, total, outs)])
+            return
+        arrived: np.ndarray = np.empty(entry.layout.size, entry.layout.dtype)
+        client.call(client.state.pushpull, [(name, to_host(total), [arrived])])
+        for out in outs:
+            copy(out, arrived)
 
     def end_epoch(self) -> tuple[int, ...]:
         rounds: tuple[int, ...] = tuple(self._client.call(self._client.state.end_epoch))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError, UnknownKeyError
+from dmod.device import Backend, backend_of, copy, to_host
 from dmod.kvstore.base import KVStore, KVStoreType, Pairs, check_out, check_value
 from dmod.kvstore.messages import MODES, Key
 from dmod.kvstore.reduce import DeviceSum
@@ -29,6 +30,7 @@ class _Flat:
     layout: FlatLayout
     mode: str
     total: DeviceSum
+    device: Backend
     updater: FlatUpdater | None = None
 
 
@@ -72,7 +74,7 @@ class LocalStore(KVStore):
             if self._updater is not None:
                 self._updater(key, merged, stored)
             else:
-                stored._data[...] = merged._data
+                copy(stored._data, merged._data)
 
     def _merged(self, key: Key, values: list[NDArray]) -> NDArray:
         first = values[0]
@@ -91,7 +93,7 @@ class LocalStore(KVStore):
                 check_out(f"{call}({key!r})", out, stored.shape)
         for key, outs in pairs:
             for out in outs:
-                np.copyto(out._data, self._values[key]._data, casting="unsafe")
+                copy(out._data, self._values[key]._data)
 
     def _pushpull(self, values: Pairs, outs: Pairs, priority: int) -> None:
         self._push(values, priority, "pushpull")
@@ -113,12 +115,13 @@ class LocalStore(KVStore):
         if name in self._flats:
             raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
         check_buffers(f"init_flat({name!r})", weights, layout)
-        flat = _Flat(layout, mode, DeviceSum(len(weights), layout.size, layout.dtype))
+        total = DeviceSum(len(weights), layout.size, layout.dtype)
+        flat = _Flat(layout, mode, total, backend_of(weights[0]))
         self._flats[name] = flat
         self._attach_updater(flat)
         if mode == "update":
             for weight in weights[1:]:
-                np.copyto(weight, weights[0])
+                copy(weight, weights[0])
 
     def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
         flat = self._flats.get(name)
@@ -129,9 +132,9 @@ class LocalStore(KVStore):
         if flat.mode == "update" and self._updater is not None:
             self._update_flat(flat, outs[0], total)
         elif outs[0] is not total:
-            np.copyto(outs[0], total, casting="same_kind")
+            copy(outs[0], total)
         for out in outs[1:]:
-            np.copyto(out, outs[0])
+            copy(out, outs[0])
 
     def _update_flat(self, flat: _Flat, weight: np.ndarray, total: np.ndarray) -> None:
         if flat.updater is not None:
@@ -161,14 +164,17 @@ class LocalStore(KVStore):
         flat.updater = None
         if flat.mode == "update" and self._optimizer is not None and supports_flat(self._optimizer):
             layout = flat.layout
-            flat.updater = FlatUpdater(self._optimizer, layout.segments, layout.size, layout.dtype)
+            flat.updater = FlatUpdater(
+                self._optimizer, layout.segments, layout.size, layout.dtype, flat.device
+            )
 
     def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
         updater = self._own_updater("get_optimizer_states")
         states = updater.to_states()
         for flat in self._flats.values():
             if flat.updater is not None:
-                entries = split_flat(flat.layout.segments, flat.updater.get_states(), flat.updater.count)
+                arrays = [to_host(a) for a in flat.updater.get_states()]
+                entries = split_flat(flat.layout.segments, arrays, flat.updater.count)
                 states.entries.update(entries)
         if dump_optimizer:
             try:

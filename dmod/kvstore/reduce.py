@@ -1,4 +1,7 @@
-"""Sums over the devices of one process, in the fixed tree, in pieces that stay in the cache."""
+"""Sums over the devices of one process, in the fixed tree.
+
+On the host in pieces that stay in the cache; on GPUs on the first one of them, by copies between them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device import backend_of, copy
 from dmod.kvstore.tree import split, sum_dtype
 from dmod.ndarray.flat import aligned_empty
 
@@ -42,6 +46,7 @@ class DeviceSum:
         depth = self._plan(0, n, n)
         self._scratch = [aligned_empty(min(self._chunk, size), self._dtype) for _ in range(depth)]
         self._total = aligned_empty(size if n > 1 else 0, self._dtype)
+        self._registers: list[Any] = []
 
     def __len__(self) -> int:
         return self.n
@@ -61,9 +66,11 @@ class DeviceSum:
         return depth
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """The sum; an array of ours that lasts until the next call, or the only array itself."""
+        """The sum, where the first array is: ours until the next call, or the only array itself."""
         if self.n == 1:
             return arrays[0]
+        if not isinstance(arrays[0], np.ndarray):
+            return self._on_device(arrays)
         with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
             for start in range(0, self.size, self._chunk):
                 stop = min(start + self._chunk, self.size)
@@ -72,3 +79,17 @@ class DeviceSum:
                 for left, right, out in self._steps:
                     np.add(registers[left], registers[right], out=registers[out], dtype=self._dtype)
         return self._total
+
+    def _on_device(self, arrays: Sequence[Any]) -> Any:
+        """The sum in the first array's memory, to which the others are copied."""
+        device = backend_of(arrays[0])
+        if not self._registers:
+            count = self.n + 1 + len(self._scratch)
+            self._registers = [device.empty((self.size,), self._dtype) for _ in range(count)]
+        registers = self._registers
+        for register, array in zip(registers, arrays, strict=False):
+            copy(register, array)
+        with device.activate():
+            for left, right, out in self._steps:
+                device.xp.add(registers[left], registers[right], out=registers[out])
+        return registers[self.n]

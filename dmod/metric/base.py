@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from dmod.base import InvalidArgument
+from dmod.device import to_host
 from dmod.ndarray.ndarray import NDArray
 from dmod.registry import Registry
 
@@ -44,7 +45,7 @@ def alias(*names: str) -> Callable[[Any], Any]:
 
 def host(array: Any) -> numpy.ndarray:
     """The values of an NDArray or anything like an array; no copy if they are on the host already."""
-    return array._data if type(array) is NDArray else numpy.asarray(array)
+    return to_host(array._data) if type(array) is NDArray else numpy.asarray(array)
 
 
 def pairs(labels: Any, preds: Any) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:

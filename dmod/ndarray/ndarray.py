@@ -14,7 +14,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument, MXNetError
 from dmod.context import Context, current_context
-from dmod.device import backend
+from dmod.device import backend, copy, to_host
 from dmod.ndarray.params_file import parse_arrays, read_arrays, write_arrays
 
 __all__ = [
@@ -141,13 +141,17 @@ class NDArray:
 
     def asnumpy(self) -> np.ndarray:
         """A copy as a numpy array."""
-        return self._data.copy(order="C")
+        return to_host(self._data).copy(order="C") if self._is_host else to_host(self._data)
+
+    @property
+    def _is_host(self) -> bool:
+        return isinstance(self._data, np.ndarray)
 
     def asscalar(self) -> Any:
         """The value of an array of one element, as a numpy scalar."""
         if self.size != 1:
             raise ValueError(f"asscalar: shape {self.shape} has {self.size} elements, expected 1")
-        return self._data.reshape(-1)[0]
+        return to_host(self._data.reshape(-1))[0]
 
     item = asscalar
 
@@ -164,7 +168,7 @@ class NDArray:
 
     def copy(self) -> NDArray:
         """A copy on the same device."""
-        return NDArray(self.asnumpy(), self._ctx)
+        return NDArray(self._data.copy(), self._ctx)
 
     def copyto(self, other: NDArray | Context) -> NDArray:
         """Copy into an array of the same shape, or to a new one on a device.
@@ -180,13 +184,12 @@ class NDArray:
             The shapes differ.
         """
         if isinstance(other, Context):
-            backend(other)
-            return NDArray(self.asnumpy(), other)
+            return NDArray(backend(other).from_host(to_host(self._data)), other)
         if not isinstance(other, NDArray):
             raise TypeError(f"copyto: expected an NDArray or a Context, got {type(other).__name__}")
         if other.shape != self.shape:
             raise InvalidArgument(f"copyto: shape {self.shape} into an array of shape {other.shape}")
-        np.copyto(other._data, self._data, casting="unsafe")
+        copy(other._data, self._data)
         return other
 
     def as_in_context(self, context: Context) -> NDArray:
@@ -254,12 +257,23 @@ class NDArray:
         return NDArray(part, self._ctx)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, NDArray):
-            value = value._data
+        value = value._data if isinstance(value, NDArray) else value
+        place = _index(key)
         try:
-            self._data[_index(key)] = value
+            if self._is_host:
+                self._data[place] = to_host(value) if hasattr(value, "shape") else value
+            elif np.isscalar(value):
+                self._data[place] = value
+            else:
+                self._assign_from(self._data[place], value)
         except ValueError as error:
             raise InvalidArgument(f"assignment into an array of shape {self.shape}: {error}") from None
+
+    @staticmethod
+    def _assign_from(view: Any, value: Any) -> None:
+        """Copy a host array, or one of any device, into a view of a device's array."""
+        host = to_host(value) if hasattr(value, "shape") else np.asarray(value)
+        copy(view, np.broadcast_to(host, view.shape))
 
     def __iter__(self) -> Any:
         for i in range(len(self)):
@@ -458,7 +472,7 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
             raise TypeError("array: expected numbers in a rectangular nesting")
         dtype = np.float32 if dtype is None else dtype
     out = backend(ctx).empty(source.shape, dtype)
-    np.copyto(out, source, casting="unsafe")
+    copy(out, source)
     return NDArray(out, ctx)
 
 
@@ -529,7 +543,10 @@ def concatenate(arrays: Sequence[NDArray], axis: int = 0, always_copy: bool = Tr
         raise InvalidArgument("concatenate: expected at least one array")
     if not always_copy and len(arrays) == 1:
         return arrays[0]
-    return NDArray(np.concatenate([a._data for a in arrays], axis), arrays[0].context)
+    ctx = arrays[0].context
+    memory = backend(ctx)
+    with memory.activate():
+        return NDArray(memory.xp.concatenate([a.as_in_context(ctx)._data for a in arrays], axis), ctx)
 
 
 def waitall() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dmod.device import backend
+from dmod.device import backend, to_host
 from dmod.kvstore.base import KVStore
 from dmod.ndarray import NDArray
 from dmod.optimizer import (
@@ -90,7 +90,8 @@ class _Applier:
             return self._updater.to_states()
         entries: dict[int | str, StateEntry] = {}
         for updater, group in zip(self._flats, self.params.groups, strict=True):
-            entries.update(split_flat(group.layout.segments, updater.get_states(), updater.count))
+            arrays = [to_host(a) for a in updater.get_states()]
+            entries.update(split_flat(group.layout.segments, arrays, updater.count))
         return OptimizerStates(_config(self.optimizer), entries)
 
     def set_states(self, states: OptimizerStates) -> None:
