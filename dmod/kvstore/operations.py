@@ -101,7 +101,8 @@ class Operations:
     ----------
     member : MemberState
     timeout_s : float
-        After so many silent seconds a server counts as unreachable, though the scheduler hears from it.
+        When a server has been silent for twice as long, it counts as unreachable, though the scheduler
+        hears from it.
     wait_s : float
         The longest that an operation may take while everyone is alive, such as behind a slow worker.
 
@@ -375,15 +376,12 @@ class Operations:
             operation = request.operation
             if operation is self._leaving or operation.closed:
                 continue
-            if (
-                request.asked is not None
-                and request.peer != SCHEDULER
-                and now - request.asked >= self._timeout_s
-            ):
+            silent_s = 0.0 if request.asked is None or request.peer == SCHEDULER else now - request.asked
+            # Twice the timeout: of a server that is dead the scheduler speaks first.
+            if silent_s >= 2 * self._timeout_s:
                 text = (
-                    f"{operation.what}: {self._peer_text(request.peer)} has not answered for "
-                    f"{now - request.sent:.1f} s, though the scheduler has not lost it: can it be reached "
-                    "from here?"
+                    f"{operation.what}: {self._peer_text(request.peer)} has not answered for {silent_s:.1f} s, "
+                    "though the scheduler has not lost it: can it be reached from here?"
                 )
                 self._fail(operation, DeadlineError(text))
             elif now - request.sent >= self._wait_s:
