@@ -15,6 +15,7 @@ from dmod.base import InvalidArgument, NotReadyError
 from dmod.context import Context
 from dmod.device import backend, copy
 from dmod.device.random import SlotStream
+from dmod.device.threads import limit_threads
 from dmod.executor.memory import Workspace
 from dmod.executor.plan import Binding, Plan, compile_plan
 from dmod.ndarray import NDArray
@@ -56,6 +57,7 @@ class Executor:
         self._symbol = symbol
         self._ctx = ctx
         self._backend = backend(ctx)
+        limit_threads()
         self._arg_names = check_unique(symbol.list_arguments(), "arguments")
         self._aux_names = check_unique(symbol.list_auxiliary_states(), "auxiliary states")
         self._args, self._aux = dict(args), dict(aux)
