@@ -5,9 +5,29 @@
 
 from __future__ import annotations
 
-from dmod import attribute, base, callback, context, executor, initializer, io, kvstore, log, lr_scheduler
-from dmod import metric, model, module, monitor, name, ndarray, optimizer, random, symbol, test_utils
-from dmod import visualization
+from dmod import (
+    attribute,
+    base,
+    callback,
+    context,
+    executor,
+    initializer,
+    io,
+    kvstore,
+    log,
+    lr_scheduler,
+    metric,
+    model,
+    module,
+    monitor,
+    name,
+    ndarray,
+    optimizer,
+    random,
+    symbol,
+    test_utils,
+    visualization,
+)
 from dmod.attribute import AttrScope
 from dmod.base import MXNetError
 from dmod.context import Context, cpu, cpu_pinned, current_context, gpu, num_gpus

@@ -445,7 +445,7 @@ def create(name: str = "local") -> KVStore:
         'dist_sync' or 'dist_device_sync': between worker processes, through servers; the processes find
         each other by the variables ``DMLC_*``, which `dmod-launch` sets. In a process whose
         ``DMLC_ROLE`` is 'server' or 'scheduler' this call serves until the job is over, and then ends
-        the process.
+        the process. A worker has one such store: asking again gives the same one.
 
     Raises
     ------
@@ -465,7 +465,7 @@ def create(name: str = "local") -> KVStore:
         _serve_and_exit()
     from dmod.kvstore.dist import DistStore
 
-    return DistStore(kind)
+    return DistStore.open(kind)
 
 
 def _serve_and_exit() -> NoReturn:

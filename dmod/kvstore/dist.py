@@ -69,6 +69,24 @@ class DistStore(KVStore):
         if client is None:
             DistStore._open = self
 
+    @classmethod
+    def open(cls, kind: KVStoreType) -> DistStore:
+        """This process's store: a process is one worker, so asking again gives the same one.
+
+        Raises
+        ------
+        InvalidArgument
+            The process has a store of another kind.
+        """
+        if cls._open is None:
+            return cls(kind)
+        if cls._open.type != kind.name:
+            raise InvalidArgument(
+                f"kvstore.create({kind.name!r}): this process is a worker with a {cls._open.type!r} store "
+                "already; close() that one first"
+            )
+        return cls._open
+
     @property
     def rank(self) -> int:
         """This worker's number, from 0."""
@@ -296,11 +314,6 @@ class DistStore(KVStore):
 
 
 def _join(kind: KVStoreType) -> Client:
-    if DistStore._open is not None:
-        raise KVStoreError(
-            f"kvstore.create({kind.name!r}): this process has such a store already, and can be one worker "
-            "only; use that store, for instance fit(kvstore=kv)"
-        )
     config = settings()
     if config.role != "worker":
         raise ClusterError(

@@ -120,20 +120,29 @@ class FlatLayout:
 
     def to_wire(self) -> list[Any]:
         """Plain lists, numbers and strings."""
-        return [self.dtype, self.size, [[s.index, s.name, s.start, s.stop, list(s.shape)] for s in self.segments]]
+        return [
+            self.dtype,
+            self.size,
+            [[s.index, s.name, s.start, s.stop, list(s.shape)] for s in self.segments],
+        ]
 
     @classmethod
     def from_wire(cls, wire: Any) -> FlatLayout:
         """The inverse of `to_wire`; what does not describe a layout raises `InvalidArgument`."""
         try:
             dtype, size, rows = wire
-            segments = tuple(Segment(int(i), str(n), int(a), int(b), tuple(map(int, d))) for i, n, a, b, d in rows)
+            segments = tuple(
+                Segment(int(i), str(n), int(a), int(b), tuple(map(int, d))) for i, n, a, b, d in rows
+            )
             layout = cls(np.dtype(dtype).name, segments, int(size))
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"not a flat layout: {error}") from None
         position = 0
         for s in layout.segments:
-            if not position <= s.start <= s.stop <= layout.size or int(np.prod(s.shape, dtype=object)) != s.stop - s.start:
+            if (
+                not position <= s.start <= s.stop <= layout.size
+                or int(np.prod(s.shape, dtype=object)) != s.stop - s.start
+            ):
                 raise InvalidArgument(f"not a flat layout: segment {s.name!r} at [{s.start}, {s.stop})")
             position = s.stop
         return layout

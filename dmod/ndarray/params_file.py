@@ -88,7 +88,9 @@ def _read_array(cursor: _Cursor) -> np.ndarray:
     if magic in (ARRAY_V2_MAGIC, ARRAY_V3_MAGIC):
         (stype,) = cursor.unpack("i", "the storage type")
         if stype in _SPARSE:
-            raise cursor.fail(f"a {_SPARSE[stype]} array; this version of dmod reads dense arrays only", start)
+            raise cursor.fail(
+                f"a {_SPARSE[stype]} array; this version of dmod reads dense arrays only", start
+            )
         if stype != 0:
             raise cursor.fail(f"unknown storage type {stype}", start)
         shape = _shape(cursor, cursor.unpack("i", "the number of dimensions")[0], "q")
@@ -132,7 +134,9 @@ def parse_arrays(data: bytes | memoryview, path: str = "buffer") -> tuple[list[n
         raise FormatError(f"{path}: the file is empty")
     magic, _reserved = cursor.unpack("QQ", "the header")
     if magic != LIST_MAGIC:
-        raise FormatError(f"{path}: not a file of arrays: it starts with {magic:#x}, expected {LIST_MAGIC:#x}")
+        raise FormatError(
+            f"{path}: not a file of arrays: it starts with {magic:#x}, expected {LIST_MAGIC:#x}"
+        )
     arrays = [_read_array(cursor) for _ in range(cursor.count("the number of arrays", 4))]
     names = []
     for _ in range(cursor.count("the number of names", 8)):
