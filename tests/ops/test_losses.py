@@ -44,11 +44,6 @@ def test_softmax_with_lengths_ignores_what_lies_beyond():
     assert not exe.grad_dict["b"].asnumpy().any()
 
 
-def test_softmax_of_nothing_is_nothing():
-    exe = mx.sym.softmax(a).bind(mx.cpu(), {"a": mx.nd.zeros((3, 0))})
-    assert exe.forward()[0].shape == (3, 0)
-
-
 def test_softmax_cross_entropy():
     label = np.array([2, 0, 1])
     net = mx.sym.softmax_cross_entropy(a * 1, b)
