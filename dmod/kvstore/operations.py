@@ -379,9 +379,10 @@ class Operations:
             silent_s = 0.0 if request.asked is None or request.peer == SCHEDULER else now - request.asked
             # Twice the timeout: of a server that is dead the scheduler speaks first.
             if silent_s >= 2 * self._timeout_s:
+                who = self._peer_text(request.peer)
                 text = (
-                    f"{operation.what}: {self._peer_text(request.peer)} has not answered for {silent_s:.1f} s, "
-                    "though the scheduler has not lost it: can it be reached from here?"
+                    f"{operation.what}: {who} has not answered for {silent_s:.1f} s, though the scheduler "
+                    "has not lost it: can it be reached from here?"
                 )
                 self._fail(operation, DeadlineError(text))
             elif now - request.sent >= self._wait_s:

@@ -56,6 +56,8 @@ class PieceStates:
 
 @dataclass(eq=False)
 class ClientKey:
+    """A key as its user sees it."""
+
     key: Key
     layout: FlatLayout
     mode: str
@@ -73,6 +75,7 @@ class Part:
 
     @property
     def nbytes(self) -> int:
+        """How much of it travels, in one direction."""
         one = self.array if self.array is not None else self.outs[0]
         return one.nbytes
 
@@ -80,6 +83,7 @@ class Part:
 def check_array(
     what: str, key: Key, array: np.ndarray | None, layout: FlatLayout, dtypes: tuple[str, ...]
 ) -> None:
+    """Raise `InvalidArgument` for an array that cannot travel as (part of) `key`."""
     if array is None:
         raise InvalidArgument(f"{what}: rank 0 has to give values")
     if array.shape != (layout.size,) or array.dtype.name not in dtypes:
@@ -93,6 +97,7 @@ def check_array(
 def check_entry(
     what: str, call: str, known: ClientKey, array: np.ndarray | None, outs: Sequence[np.ndarray]
 ) -> None:
+    """Raise `InvalidArgument` for what cannot be pushed to or pulled from a key."""
     dtype = known.layout.dtype
     if call != "pull":
         check_array(what, known.key, array, known.layout, (dtype, sum_dtype(dtype).name))
@@ -118,13 +123,16 @@ def joined(parts: list[Part], unit_bytes: int) -> list[list[Part]]:
 
 
 def part_taker(unit: list[Part]) -> Take:
+    """Writes the values that a request was answered with into the user's arrays: all of them, or none."""
+
     def take(message: Message, payloads: Sequence[Payload]) -> None:
         if not isinstance(message, Values):
             return
-        for part, payload in zip(unit, payloads, strict=True):
-            value = np.frombuffer(payload, part.dtype)
+        values = [np.frombuffer(p, part.dtype) for part, p in zip(unit, payloads, strict=True)]
+        for part, value in zip(unit, values, strict=True):
             if value.size != part.piece.stop - part.piece.start:
                 raise ValueError(f"{value.size} elements for piece {part.piece.number} of {part.piece.key!r}")
+        for part, value in zip(unit, values, strict=True):
             for out in part.outs:
                 out[...] = value
 
@@ -134,6 +142,7 @@ def part_taker(unit: list[Part]) -> Take:
 def init_builder(
     key: Key, order: int, layout: FlatLayout, cuts: tuple[Cut, ...], mode: str, digest: str
 ) -> Build:
+    """The request that describes a key to a server."""
     return lambda request: (Init(request, key, order, layout, cuts, mode, digest), ())
 
 
@@ -150,6 +159,8 @@ def values_builders(key: Key, pieces: list[ClientPiece], values: np.ndarray, uni
 
 
 def states_getter(piece: ClientPiece, states: dict[ClientPiece, PieceStates]) -> tuple[Build, Take]:
+    """The request for the states of a piece, and what puts its answer into `states`."""
+
     def take(message: Message, payloads: Sequence[Payload]) -> None:
         assert isinstance(message, States)
         arrays = [np.frombuffer(p, d).copy() for p, d in zip(payloads, message.dtypes, strict=True)]
@@ -159,6 +170,7 @@ def states_getter(piece: ClientPiece, states: dict[ClientPiece, PieceStates]) ->
 
 
 def states_setter(state: PieceStates) -> Build:
+    """The request that replaces the states of a piece."""
     dtypes = tuple(array.dtype.name for array in state.arrays)
     arrays = [np.ascontiguousarray(array) for array in state.arrays]
     SetStates(0, state.key, state.piece, state.count, dtypes)  # what cannot be sent raises here
