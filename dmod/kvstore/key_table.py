@@ -137,7 +137,7 @@ class KeyTable:
             raise Refused("protocol", f"{request.what}: one of pieces {message.pieces} is not on this server")
         pieces = [state.pieces[number] for number in message.pieces]
         arrays = [
-            payload_array(payload, piece.dtype.name, piece, request.what)
+            payload_array(payload, piece.dtype.name, piece, request)
             for payload, piece in zip(request.payloads, pieces, strict=True)
         ]
         for piece, array in zip(pieces, arrays, strict=True):
@@ -244,7 +244,7 @@ class KeyTable:
         piece, updater = self._updater(request)
         if message.request > self._states_set.get((request.rank, piece), 0):  # a repeat would undo updates
             arrays = [
-                payload_array(payload, dtype, piece, request.what)
+                payload_array(payload, dtype, piece, request)
                 for dtype, payload in zip(message.dtypes, request.payloads, strict=True)
             ]
             try:

@@ -175,13 +175,13 @@ class Roster:
         )
 
 
-def payload_array(payload: Payload, dtype: str, piece: Piece, what: str) -> np.ndarray:
+def payload_array(payload: Payload, dtype: str, piece: Piece, request: Request) -> np.ndarray:
     """A payload as the array of one piece, without a copy."""
     nbytes = memoryview(payload).nbytes  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
     if nbytes != piece.size * np.dtype(dtype).itemsize:
         raise Refused(
             "invalid",
-            f"{what}: piece {piece.number} of {piece.key!r} came with {nbytes} bytes; it has {piece.size} "
-            f"elements of {dtype}",
+            f"{request.what}: piece {piece.number} of {piece.key!r} came with {nbytes} bytes; it has "
+            f"{piece.size} elements of {dtype}",
         )
     return np.frombuffer(payload, dtype)

@@ -278,7 +278,7 @@ class ServerState:
             if message.dtype not in (piece.dtype, sum_dtype(piece.dtype)):
                 text = f"{request.what}: {message.dtype} for {piece.key!r}, initialised as {piece.dtype}"
                 raise Refused("invalid", text)
-            arrays.append(payload_array(payload, message.dtype, piece, request.what))
+            arrays.append(payload_array(payload, message.dtype, piece, request))
         return arrays
 
     def _keep_record(self, request: Request) -> None:
