@@ -19,6 +19,7 @@ from dmod.kvstore.messages import (
     Leave,
     Member,
     Message,
+    PieceRef,
     Poll,
     Pull,
     Push,
