@@ -82,7 +82,6 @@ def bind(
     shared_exec: Executor | None = None,
 ) -> Executor:
     """See `Symbol.bind`."""
-    _refuse_groups(group2ctx)
     if not isinstance(ctx, Context):
         raise TypeError(f"bind: expected a Context, got {type(ctx).__name__}")
     names = symbol.list_arguments()
@@ -93,6 +92,7 @@ def bind(
         _by_name("args_grad", args_grad, names, partial=True),
         grad_reqs(grad_req, names),
         _by_name("aux_states", aux_states, symbol.list_auxiliary_states()),
+        group2ctx=_groups(group2ctx),
     )
 
 
@@ -105,7 +105,7 @@ def simple_bind(
     shapes: Mapping[str, Sequence[int]],
 ) -> Executor:
     """See `Symbol.simple_bind`."""
-    _refuse_groups(group2ctx)
+    groups = _groups(group2ctx)
     arg_names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
     for name in [*shapes, *(type_dict or {})]:
         if name not in arg_names and name not in aux_names:
@@ -120,11 +120,11 @@ def simple_bind(
             f"simple_bind: the shapes given ({', '.join(shapes) or 'none'}) do not determine those of "
             f"{', '.join(unknown)}; give them as keywords, such as {unknown[0]}=(...)"
         )
-    memory = backend(ctx)
+    placed = {n.name: groups.get(n.raw.get("__ctx_group__", ""), ctx) for n in order if n.is_variable}
 
     def zeros(name: str) -> NDArray:
-        key = variables[name]
-        return NDArray(memory.zeros(inferred[key] or (), dtypes[key] or np.float32), ctx)
+        key, place = variables[name], placed[name]
+        return NDArray(backend(place).zeros(inferred[key] or (), dtypes[key] or np.float32), place)
 
     reqs = grad_reqs(grad_req, arg_names)
     return Executor(
@@ -134,6 +134,7 @@ def simple_bind(
         {name: zeros(name) for name in arg_names if reqs[name] != "null"},
         reqs,
         {name: zeros(name) for name in aux_names},
+        group2ctx=groups,
     )
 
 
@@ -142,6 +143,10 @@ def evaluate(symbol: Symbol, ctx: Context | None, args: Mapping[str, NDArray]) -
     return bind(symbol, ctx or current_context(), args, grad_req="null").forward()
 
 
-def _refuse_groups(group2ctx: Any) -> None:
-    if group2ctx:
-        raise InvalidArgument("group2ctx: placing parts of a network on several devices is not supported yet")
+def _groups(group2ctx: Any) -> dict[str, Context]:
+    """`group2ctx`, checked: names of groups to contexts."""
+    groups = dict(group2ctx or {})
+    for group, ctx in groups.items():
+        if not isinstance(ctx, Context):
+            raise InvalidArgument(f"group2ctx[{group!r}]: expected a Context, got {type(ctx).__name__}")
+    return groups

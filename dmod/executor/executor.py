@@ -21,7 +21,7 @@ from dmod.executor.plan import Binding, Plan, compile_plan
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
 from dmod.symbol import Symbol
-from dmod.symbol.graph import check_unique
+from dmod.symbol.graph import Node, check_unique
 from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes
 
 __all__ = ["Executor"]
@@ -53,6 +53,7 @@ class Executor:
         *,
         workspace: Workspace | None = None,
         stream: SlotStream | None = None,
+        group2ctx: Mapping[str, Context] | None = None,
     ):
         self._symbol = symbol
         self._ctx = ctx
@@ -65,6 +66,7 @@ class Executor:
         self._grads = {name: grads[name] for name in self._arg_names if self._reqs[name] != "null"}
         self._workspace = workspace or Workspace(self._backend)
         self._stream = stream or SlotStream()
+        self._group2ctx = dict(group2ctx or {})
         self._plans: dict[bool, Plan] = {}
         self._running: Plan | None = None
         self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
@@ -88,14 +90,16 @@ class Executor:
                 )
         values = {name: array._data for name, array in arrays.items()}
         outputs, head_grads = [], []
+        places = self._places(order)
         for head in symbol._heads:
             key, node = entry_key(head), head.node
+            memory = places.get(id(node), self._workspace).backend
             if node.op is None:
                 outputs.append(values[node.name])
             else:
-                outputs.append(self._backend.zeros(shapes[key] or (), dtypes[key]))
+                outputs.append(memory.zeros(shapes[key] or (), dtypes[key]))
             takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
-            head_grads.append(self._backend.zeros(shapes[key] or (), dtypes[key]) if takes_gradient else None)
+            head_grads.append(memory.zeros(shapes[key] or (), dtypes[key]) if takes_gradient else None)
         return Binding(
             order=order,
             heads=symbol._heads,
@@ -108,7 +112,18 @@ class Executor:
             head_grads=head_grads,
             workspace=self._workspace,
             stream=self._stream,
+            places=places,
         )
+
+    def _places(self, order: list[Node]) -> dict[int, Workspace]:
+        """The nodes of groups that `group2ctx` puts on other devices, with memory there."""
+        workspaces = {ctx: Workspace(backend(ctx)) for ctx in set(self._group2ctx.values()) - {self._ctx}}
+        places = {}
+        for node in order:
+            ctx = self._group2ctx.get(node.raw.get("__ctx_group__", ""), self._ctx)
+            if ctx != self._ctx:
+                places[id(node)] = workspaces[ctx]
+        return places
 
     # ---- arrays by name
 
@@ -355,6 +370,7 @@ class Executor:
             fitted(self._aux, self._aux_names, aux_shapes, False),
             workspace=self._workspace,
             stream=self._stream,
+            group2ctx=self._group2ctx,
         )
 
     def debug_str(self) -> str:

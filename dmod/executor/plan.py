@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import MXNetError
-from dmod.device import HOST
+from dmod.device import HOST, Backend, copy
 from dmod.device.random import SlotStream
 from dmod.executor.memory import Workspace, assign_offsets
 from dmod.ops.registry import Call, Operator, Step
@@ -44,6 +44,10 @@ class Binding:
         Where gradients of arguments go, and whether they are written ('write') or added ('add').
     outputs, head_grads : list of array or None
         The arrays of the heads; the gradients that backward starts from (None for losses).
+    workspace : Workspace
+        The executor's device, and memory there.
+    places : dict of int to Workspace
+        Nodes, by id, that are on other devices (``group2ctx``).
     """
 
     order: list[Node]
@@ -57,6 +61,11 @@ class Binding:
     head_grads: list[Any]
     workspace: Workspace
     stream: SlotStream
+    places: dict[int, Workspace] = field(default_factory=dict)
+
+    def place(self, node: Node) -> Workspace:
+        """The device that computes a node, and its memory."""
+        return self.places.get(id(node), self.workspace)
 
 
 @dataclass
@@ -84,10 +93,10 @@ class Buffer:
     `base` is the buffer whose memory this one takes over (a view, or an operation in place).
     """
 
-    __slots__ = ("array", "base", "dtype", "first", "last", "shape")
+    __slots__ = ("array", "base", "dtype", "first", "last", "place", "shape")
 
-    def __init__(self, shape: Any, dtype: Any, array: Any = None):
-        self.shape, self.dtype, self.array = shape, dtype, array
+    def __init__(self, place: Workspace, shape: Any, dtype: Any, array: Any = None):
+        self.place, self.shape, self.dtype, self.array = place, shape, dtype, array
         self.base: Buffer | None = None
         self.first, self.last = -1, -1
 
@@ -119,6 +128,7 @@ class _Draft:
     """A step before its buffers have memory."""
 
     build: Callable[[], Step]
+    place: Workspace
     names: list[tuple[str, Buffer]] = field(default_factory=list)
 
 
@@ -135,6 +145,7 @@ class _Compiler:
         self.forward_drafts: list[_Draft] = []
         self.backward_drafts: list[_Draft] = []
         self.buffers: list[Buffer] = []
+        self.copies: dict[tuple[Key, int], Buffer] = {}
         self.time = 0
 
     # ---- forward
@@ -172,17 +183,19 @@ class _Compiler:
         for i, node in enumerate(binding.order):
             if node.op is None:
                 key = (id(node), 0)
-                self.values[key] = Buffer(binding.shapes[key], binding.dtypes[key], binding.values[node.name])
+                array = binding.values[node.name]
+                self.values[key] = Buffer(binding.place(node), array.shape, array.dtype, array)
             else:
                 self._forward_node(i, node, heads, readers)
 
     def _forward_node(self, i: int, node: Node, heads: dict[Key, Any], readers: dict[Key, int]) -> None:
         assert node.op is not None
-        inputs = [self.values[_key(e)] for e in node.inputs]
+        place = self.binding.place(node)
+        inputs = [self._value_at(e, place) for e in node.inputs]
         outputs = []
         for k in range(len(node.op.outputs(node.attrs))):
             key = (id(node), k)
-            buffer = Buffer(self.binding.shapes[key], self.binding.dtypes[key], heads.get(key))
+            buffer = Buffer(place, self.binding.shapes[key], self.binding.dtypes[key], heads.get(key))
             self.values[key] = buffer
             outputs.append(buffer)
         if node.op.view(node.attrs, self.is_train) and (id(node), 0) not in heads:
@@ -200,10 +213,22 @@ class _Compiler:
         self.buffers.extend(outputs)
         call = self._draft_call(node, inputs, outputs)
         op = node.op
-        draft = _Draft(lambda: _build(op, op.forward, call()))
+        draft = _Draft(lambda: _build(op, op.forward, call()), place)
         draft.names = self._named(node, outputs)
         self.forward_drafts.append(draft)
         self.time += 1
+
+    def _value_at(self, entry: Entry, place: Workspace) -> Buffer:
+        """The value of an entry on a device, copied there once if it is computed on another one."""
+        key = _key(entry)
+        value = self.values[key]
+        if value.place is place:
+            return value
+        copied = self.copies.get((key, id(place)))
+        if copied is None:
+            copied = self.copies[key, id(place)] = Buffer(place, value.shape, value.dtype)
+            self._copy(value, copied, self.forward_drafts)
+        return copied
 
     def _named(self, node: Node, outputs: list[Buffer]) -> list[tuple[str, Buffer]]:
         return [(output_name(Entry(node, k)), outputs[k]) for k in range(node.num_visible)]
@@ -211,12 +236,14 @@ class _Compiler:
     def _forward_names(self, node: Node, outputs: list[Buffer]) -> None:
         """A view has no step: its name is reported with the step before it."""
         if not self.forward_drafts:
-            self.forward_drafts.append(_Draft(lambda: _nothing))
+            self.forward_drafts.append(_Draft(lambda: _nothing, self.binding.place(node)))
         self.forward_drafts[-1].names.extend(self._named(node, outputs))
 
     def _share(self, i: int, entry: Entry, source: Buffer, target: Buffer, readers: dict[Key, int]) -> None:
         """Let `target` take over `source`'s memory if nobody reads the source after node number `i`."""
         if target.base is not None or target.is_bound or source.is_bound or source.nbytes != target.nbytes:
+            return
+        if source is not self.values[_key(entry)]:  # a copy from another device: backward may read it
             return
         root = source.root
         for key, buffer in self.values.items():
@@ -240,9 +267,9 @@ class _Compiler:
         """A function that makes the node's `Call` once all buffers have memory."""
         binding = self.binding
         count = node.num_arguments
+        workspace = binding.place(node)
 
         def make() -> Call:
-            workspace = binding.workspace
             workspace.begin_step()
             arrays = [_array(b) for b in inputs]
             return Call(
@@ -273,7 +300,8 @@ class _Compiler:
         grads: dict[Key, Buffer] = {}
         for entry, array in zip(binding.heads, binding.head_grads, strict=True):
             if array is not None and id(entry.node) in needed:
-                self._contribute(entry, Buffer(array.shape, array.dtype, array), grads)
+                place = binding.place(entry.node)
+                self._contribute(entry, Buffer(place, array.shape, array.dtype, array), grads)
         for node in reversed(binding.order):
             if node.op is not None and id(node) in needed:
                 self._backward_node(node, needed, grads)
@@ -295,16 +323,17 @@ class _Compiler:
                 if out_grads[k] is None:
                     out_grads[k] = self._zeros(outputs[k])
         entries = node.inputs[: node.num_arguments]
-        in_grads = [self._gradient_for(e, grads) if id(e.node) in needed else None for e in entries]
+        place = self.binding.place(node)
+        in_grads = [self._gradient_for(e, grads, place) if id(e.node) in needed else None for e in entries]
         seen: set[Key] = set()
         for k, entry in enumerate(entries):  # an entry that is read twice gets two contributions
             if in_grads[k] is not None and _key(entry) in seen:
-                in_grads[k] = Buffer(in_grads[k].shape, in_grads[k].dtype)  # type: ignore[union-attr]
+                in_grads[k] = Buffer(place, in_grads[k].shape, in_grads[k].dtype)  # type: ignore[union-attr]
             seen.add(_key(entry))
         pairs = [(0, 0)] if id(node) in self.viewed else op.backward_inplace(node.attrs)
         for out, into in pairs:
             self._share_gradient(out_grads[out], in_grads[into], grads, (id(node), out))
-        inputs = [self.values[_key(e)] for e in node.inputs]
+        inputs = [self._value_at(e, place) for e in node.inputs]
         self._draft_backward(node, inputs, outputs, out_grads, in_grads)
         for k in range(len(outputs)):
             grads.pop((id(node), k), None)  # nobody else reads them
@@ -325,7 +354,7 @@ class _Compiler:
         if id(node) in self.viewed:
             source, target = out_grads[0], in_grads[0]
             if source is not None and target is not None and target.root is not source.root:
-                self._copy(source, target)
+                self._copy(source, target, self.backward_drafts)
             return
         reads_in, reads_out = op.backward_reads(node.attrs)
         read = [inputs[k] for k in reads_in if k < len(inputs)] + [outputs[k] for k in reads_out]
@@ -334,23 +363,25 @@ class _Compiler:
                 buffer.touch(self.time)
         self.buffers.extend(g for g in in_grads if g is not None)
         call, build = self._draft_call(node, inputs, outputs, out_grads, in_grads), op.backward
-        self.backward_drafts.append(_Draft(lambda: _build(op, build, call())))
+        self.backward_drafts.append(_Draft(lambda: _build(op, build, call()), self.binding.place(node)))
         self.time += 1
 
-    def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer]) -> Buffer:
+    def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer], place: Workspace) -> Buffer:
         """A buffer for a contribution to the gradient of `entry`: the argument's own array if it is free."""
         node, key = entry.node, _key(entry)
-        first = key not in grads
-        if node.is_variable and first and self.binding.reqs.get(node.name) == "write":
+        free = key not in grads and place is self.binding.place(node)
+        if node.is_variable and free and self.binding.reqs.get(node.name) == "write":
             array = self.binding.grads[node.name]
-            return Buffer(array.shape, array.dtype, array)
-        return Buffer(self.binding.shapes[key], self.binding.dtypes[key])
+            return Buffer(place, array.shape, array.dtype, array)
+        return Buffer(place, self.binding.shapes[key], self.binding.dtypes[key])
 
     def _share_gradient(
         self, source: Buffer | None, target: Buffer | None, grads: dict[Key, Buffer], key: Key
     ) -> None:
         """Let an input's gradient take over the output's: it has been read when the step ends."""
         if source is None or target is None or target.is_bound or source.is_bound:
+            return
+        if source.place is not target.place:
             return
         if source.nbytes != target.nbytes or np.dtype(source.dtype) != np.dtype(target.dtype):
             return
@@ -359,30 +390,36 @@ class _Compiler:
 
     def _contribute(self, entry: Entry, grad: Buffer, grads: dict[Key, Buffer]) -> None:
         """Add `grad` to what `entry` has got so far."""
-        key = _key(entry)
+        key, place = _key(entry), self.binding.place(entry.node)
+        if grad.place is not place:
+            moved = Buffer(place, grad.shape, grad.dtype)
+            self._copy(grad, moved, self.backward_drafts)
+            grad = moved
         total = grads.get(key)
         if total is None:
             grads[key] = grad
             return
         head = any(total.array is array for array in self.binding.head_grads if array is not None)
-        target = Buffer(total.shape, total.dtype) if head else total  # the caller's gradient stays as it is
+        # the caller's gradient stays as it is
+        target = Buffer(place, total.shape, total.dtype) if head else total
         self._add(total, grad, target)
         grads[key] = target
 
     def _deliver(self, node: Node, grad: Buffer | None) -> None:
         """Bring the gradient of an argument into its array, unless it was made there."""
         array = self.binding.grads[node.name]
-        target = Buffer(array.shape, array.dtype, array)
+        place = self.binding.place(node)
+        target = Buffer(place, array.shape, array.dtype, array)
         if self.binding.reqs[node.name] == "add":
             if grad is not None:
                 self._add(target, grad, target)
         elif grad is None:
-            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0)))
+            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0), place))
         elif grad.root.array is not array:
-            self._copy(grad, target)
+            self._copy(grad, target, self.backward_drafts)
 
     def _zeros(self, like: Buffer) -> Buffer:
-        buffer = Buffer(like.shape, like.dtype)
+        buffer = Buffer(like.place, like.shape, like.dtype)
         buffer.touch(self.time)
         self.buffers.append(buffer)
         self.time += 1
@@ -391,46 +428,74 @@ class _Compiler:
             array = _array(buffer)
             return lambda: array.fill(0)
 
-        self.backward_drafts.append(_Draft(build))
+        self.backward_drafts.append(_Draft(build, like.place))
         return buffer
 
     def _add(self, left: Buffer, right: Buffer, target: Buffer) -> None:
-        self._elementwise("add", [left, right], target)
+        self._note([left, right], target)
+        add = target.place.backend.xp.add
 
-    def _copy(self, source: Buffer, target: Buffer) -> None:
-        self._elementwise("positive", [source], target)
+        def build() -> Step:
+            out = _array(target)
+            first, second = (_array(b).reshape(out.shape) for b in (left, right))
+            return lambda: add(first, second, out=out)
 
-    def _elementwise(self, function: str, sources: list[Buffer], target: Buffer) -> None:
+        self.backward_drafts.append(_Draft(build, target.place))
+
+    def _copy(self, source: Buffer, target: Buffer, drafts: list[_Draft]) -> None:
+        self._note([source], target)
+
+        def build() -> Step:
+            into = _array(target)
+            array = _array(source).reshape(into.shape)
+            return lambda: copy(into, array)
+
+        drafts.append(_Draft(build, target.place))
+
+    def _note(self, sources: list[Buffer], target: Buffer) -> None:
+        """Note who reads and writes in a step of the plan's own."""
         for buffer in (*sources, target):
             buffer.touch(self.time)
         self.time += 1
         self.buffers.append(target)
-        xp = self.binding.workspace.backend.xp
-
-        def build() -> Step:
-            out = _array(target)
-            arrays = [_array(b).reshape(out.shape) for b in sources]
-            apply = getattr(xp, function)
-            return lambda: apply(*arrays, out=out)
-
-        self.backward_drafts.append(_Draft(build))
 
     # ---- memory
 
     def finish(self) -> Plan:
         """Give every buffer memory and build the steps."""
-        roots = list({id(b.root): b.root for b in self.buffers if not b.is_bound}.values())
+        places = list({id(w): w for w in (self.binding.workspace, *self.binding.places.values())}.values())
+        plan = Plan(nbytes=sum(self._place_buffers(place) for place in places))
+
+        def built(draft: _Draft) -> Step:
+            step = draft.build()
+            return step if len(places) == 1 else _on(draft.place.backend, step)
+
+        for draft in self.forward_drafts:
+            plan.forward.append(built(draft))
+            plan.names.append([(name, _array(buffer)) for name, buffer in draft.names])
+        plan.backward = [built(draft) for draft in self.backward_drafts]
+        return plan
+
+    def _place_buffers(self, place: Workspace) -> int:
+        """Give the buffers of one device memory; returns how many bytes they take together."""
+        own = (b.root for b in self.buffers if b.root.place is place and not b.is_bound)
+        roots = list({id(root): root for root in own}.values())
         offsets, total = assign_offsets([(b.first, b.last, b.nbytes) for b in roots])
-        block = self.binding.workspace.block(total)
+        block = place.block(total)
         for buffer, offset in zip(roots, offsets, strict=True):
             part = block[offset : offset + buffer.nbytes]
             buffer.array = part.view(buffer.dtype).reshape(buffer.shape)
-        plan = Plan(nbytes=total)
-        for draft in self.forward_drafts:
-            plan.forward.append(draft.build())
-            plan.names.append([(name, _array(buffer)) for name, buffer in draft.names])
-        plan.backward = [draft.build() for draft in self.backward_drafts]
-        return plan
+        return total
+
+
+def _on(device: Backend, step: Step) -> Step:
+    """A step that runs with its device active; where all steps share one, the executor does that."""
+
+    def run() -> None:
+        with device.activate():
+            step()
+
+    return run
 
 
 def _build(op: Operator, build: Callable[[Call], Step], call: Call) -> Step:

@@ -336,8 +336,8 @@ class Symbol:
             Where gradients go.
         grad_req : {'write', 'add', 'null'}, or list or dict of them
         aux_states : list or dict of NDArray, optional
-        group2ctx : dict, optional
-            Not supported yet; must be empty.
+        group2ctx : dict of str to Context, optional
+            Devices for the nodes of a group, which ``AttrScope(ctx_group=...)`` names.
         shared_exec : Executor, optional
             Accepted; memory is not shared between executors.
 
