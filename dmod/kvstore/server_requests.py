@@ -81,7 +81,7 @@ class Request:
         """The call that it stands for: ``pushpull('fc1_weight', ...)``."""
         keys = [self.message.key] if hasattr(self.message, "key") else []
         keys += dict.fromkeys(
-            ref.key for ref in getattr(self.message, "pieces", ()) if isinstance(ref, tuple)
+            ref.key for ref in getattr(self.message, "pieces", ()) if isinstance(ref, PieceRef)
         )
         more = ", ..." if len(keys) > 1 else ""
         return f"{CALLS[type(self.message)]}({repr(keys[0]) + more if keys else ''})"
