@@ -111,7 +111,7 @@ def _softsign_grad(call: Call) -> Step:
     return run
 
 
-_KINDS = {
+KINDS = {
     "relu": (_relu, _relu_grad),
     "sigmoid": (_sigmoid, _sigmoid_grad),
     "softrelu": (_softrelu, _softrelu_grad),
@@ -121,10 +121,10 @@ _KINDS = {
 
 register(
     "Activation",
-    params=[Param("act_type", choice(tuple(_KINDS)), doc="The function.")],
+    params=[Param("act_type", choice(tuple(KINDS)), doc="The function.")],
     infer_shape=same_shape,
-    forward=lambda call: _KINDS[call.attrs.act_type][0](call),
-    backward=lambda call: _KINDS[call.attrs.act_type][1](call),
+    forward=lambda call: KINDS[call.attrs.act_type][0](call),
+    backward=lambda call: KINDS[call.attrs.act_type][1](call),
     backward_reads=((), (0,)),
     inplace=[(0, 0)],
     backward_inplace=[(0, 0)],
