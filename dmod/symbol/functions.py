@@ -11,13 +11,22 @@ import numpy as np
 from dmod.attribute import current_attributes
 from dmod.base import InvalidArgument
 from dmod.ops import OPERATORS, Operator
-from dmod.ops.params import REQUIRED
+from dmod.ops.calling import (
+    any_number_of_inputs,
+    describe,
+    input_names,
+    inputs_in_order,
+    namespace,
+    sort_arguments,
+    texts_of,
+    with_count,
+)
 from dmod.registry import nearest
 from dmod.symbol.graph import Entry, Node
 from dmod.symbol.infer import DTYPE_BY_FLAG
 from dmod.symbol.symbol import Symbol, create
 
-__all__ = ["Group", "Variable", "make_functions", "var"]
+__all__ = ["Group", "Variable", "make_functions", "make_namespace", "var"]
 
 
 def var(
@@ -96,22 +105,10 @@ def Group(symbols: Sequence[Symbol]) -> Symbol:
     return Symbol([head for symbol in symbols for head in symbol._heads])
 
 
-def _slots(op: Operator) -> list[str]:
-    """All names of inputs that the operator can have, whatever its attributes."""
-    if op.slots:
-        return list(op.slots)
-    defaults = op.parse({p.name: _any_text(p) for p in op.params if p.required}, op.name)
-    return op.arguments(defaults) + op.aux(defaults)
-
-
-def _any_text(param: Any) -> str:
-    for text in ("1", "None", "float32", "(1,)"):
-        try:
-            param.kind.parse(text)
-        except ValueError:
-            continue
-        return text
-    return str(param.kind.describe.removeprefix("one of ").split(", ")[0])
+def _make(name: str, op: Operator) -> Callable[..., Symbol]:
+    """The function `name` of an operator; a generated node name starts with the function's."""
+    make = _make_variadic if any_number_of_inputs(op) else _make_fixed
+    return make(name, op)
 
 
 def _make_variadic(name: str, op: Operator) -> Callable[..., Symbol]:
@@ -124,93 +121,48 @@ def _make_variadic(name: str, op: Operator) -> Callable[..., Symbol]:
         if data and named:
             raise InvalidArgument(f"{name}: give inputs by position or by name, not both")
         symbols = list(data[0]) if len(data) == 1 and isinstance(data[0], (list, tuple)) else list(data)
-        params = {op.variadic: kwargs.pop(op.variadic, len(symbols) or len(named)), **kwargs}
+        params = with_count(op, kwargs, len(symbols) or len(named))
         if named:
-            attrs = op.parse({k: str(v) for k, v in params.items() if v is not None}, name)
-            slots = op.arguments(attrs)
+            attrs = op.parse(texts_of(params), name)
+            slots = [*op.arguments(attrs), *op.aux(attrs)]
             unknown = [k for k in named if k not in slots]
             if unknown:
                 raise InvalidArgument(f"{name}: no input {unknown[0]!r}; it takes {', '.join(slots)}")
             symbols = [named.get(slot) for slot in slots]
         return create(op, symbols, params, node_name, attr, hint=name.lower())
 
-    _describe(function, name, op, ["*data"])
+    describe(function, name, op, [], "Symbol", ["name", "attr", "out"])
     return function
 
 
-def _make(name: str, op: Operator) -> Callable[..., Symbol]:
-    if op.variadic:
-        return _make_variadic(name, op)
-    slots = _slots(op)
-    params = [p.name for p in op.params]
+def _make_fixed(name: str, op: Operator) -> Callable[..., Symbol]:
+    slots, params = input_names(op), [p.name for p in op.params]
 
     def function(*args: Any, **kwargs: Any) -> Symbol:
-        symbols: dict[str, Any] = {}
-        for slot, value in zip([*slots, *params], args, strict=False):
-            (symbols if slot in slots else kwargs)[slot] = value
-        if len(args) > len(slots) + len(params):
-            raise TypeError(f"{name}: {len(args)} positional arguments, at most {len(slots) + len(params)}")
         node_name, attr = kwargs.pop("name", None), kwargs.pop("attr", None)
         kwargs.pop("out", None)
-        given: dict[str, Any] = {}
-        for key, value in kwargs.items():
-            if key in slots:
-                symbols[key] = value
-            elif isinstance(value, Symbol):
-                raise InvalidArgument(
-                    f"{name}: no input {key!r}{nearest(key, slots)} It takes {', '.join(slots)}."
-                )
-            else:
-                given[key] = value
-        last = max((i for i, slot in enumerate(slots) if symbols.get(slot) is not None), default=-1)
-        inputs = _without_absent(op, slots, symbols, last, given)
+        symbols, given = sort_arguments(name, slots, params, args, kwargs, _is_symbol)
+        try:
+            attrs = op.parse(texts_of(given), op.name)
+        except InvalidArgument:
+            inputs = [symbols.get(slot) for slot in slots]  # `create` reports it, with the node's name
+        else:
+            inputs = inputs_in_order(op, attrs, symbols)
         return create(op, inputs, given, node_name, attr, hint=name.lower())
 
-    _describe(function, name, op, slots)
+    describe(function, name, op, slots, "Symbol", ["name", "attr", "out"])
     return function
 
 
-def _without_absent(
-    op: Operator, slots: list[str], symbols: dict[str, Any], last: int, given: dict[str, Any]
-) -> list[Any]:
-    """The inputs for the arguments that these attributes leave, such as no bias with ``no_bias``."""
-    raw = {k: str(v) for k, v in given.items() if v is not None}
-    try:
-        attrs = op.parse(raw, op.name)
-    except InvalidArgument:
-        return [symbols.get(slot) for slot in slots[: last + 1]]  # `create` reports it, with the node's name
-    present = op.arguments(attrs) + op.aux(attrs)
-    extra = [slot for slot in symbols if slot not in present and symbols[slot] is not None]
-    if extra:
-        raise InvalidArgument(f"{op.name}: input {extra[0]!r} is not used with these parameters")
-    return [symbols.get(slot) for slot in present]
-
-
-def _describe(function: Any, name: str, op: Operator, slots: list[str]) -> None:
-    """Give a generated function its name, signature and docstring."""
-    keyword: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    if op.variadic:
-        parameters = [inspect.Parameter("data", inspect.Parameter.VAR_POSITIONAL)]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-    else:
-        parameters = [inspect.Parameter(s, keyword, default=None) for s in slots]
-    parameters += [
-        inspect.Parameter(p.name, keyword, default=None if p.required else p.default) for p in op.params
-    ]
-    parameters += [inspect.Parameter(s, keyword, default=None) for s in ("name", "attr", "out")]
-    parameters.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
-    function.__name__ = function.__qualname__ = name
-    function.__signature__ = inspect.Signature(parameters)
-    lines = [op.doc, "", "Parameters", "----------"]
-    lines += [f"{slot} : Symbol" for slot in slots]
-    for p in op.params:
-        default = "required" if p.default is REQUIRED else f"default {p.default}"
-        lines += [f"{p.name} : {p.kind.describe}, {default}", f"    {p.doc}"]
-    lines += ["name : str, optional", "    The node's name.", "attr : dict of str, optional"]
-    lines += ["    Further attributes, such as ``__lr_mult__``.", "", "Returns", "-------", "Symbol"]
-    function.__doc__ = "\n".join(lines)
+def _is_symbol(value: Any) -> bool:
+    return isinstance(value, Symbol)
 
 
 def make_functions() -> dict[str, Callable[..., Symbol]]:
     """A function for every name in the operator table."""
     return {name: _make(name, op) for name, op in OPERATORS.items()}
+
+
+def make_namespace(which: str) -> dict[str, Callable[..., Symbol]]:
+    """The functions of a namespace such as ``mx.sym.linalg``."""
+    return namespace(which, OPERATORS.items(), _make)

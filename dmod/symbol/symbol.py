@@ -13,6 +13,7 @@ from dmod.attribute import current_attributes
 from dmod.base import GraphError, InvalidArgument, NotReadyError
 from dmod.name import current_name_manager
 from dmod.ops import Operator, get_operator
+from dmod.ops.calling import texts_of
 from dmod.registry import nearest
 from dmod.symbol import json_format
 from dmod.symbol.graph import (
@@ -448,7 +449,7 @@ def create(
         What a generated name starts with; default: the operator's name.
     """
     name = current_name_manager().get(name, hint or op.name.lower())
-    raw = {k: str(v) for k, v in params.items() if v is not None}
+    raw = texts_of(params)
     for key, value in current_attributes(attr).items():
         if not isinstance(value, str):
             raise InvalidArgument(f"{op.name}(attr={{{key!r}: {value!r}}}): expected a string")
