@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--kv-store", default="local")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--batches", type=int, default=300, help="per epoch")
-    parser.add_argument("--epochs", type=int, default=3, help="timed ones")
+    parser.add_argument("--epochs", type=int, default=10, help="timed ones")
     args = parser.parse_args()
     mx = importlib.import_module(args.package)
 
