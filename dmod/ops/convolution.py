@@ -104,7 +104,7 @@ def _forward(call: Call) -> Step:
     xp, filters = call.xp, call.attrs.num_filter
     w, cast = _cast(call, call.inputs[1], dtype)
     w = w.reshape(groups, filters // groups, -1)
-    columns = Columns(call, window, x.shape[1], x.shape[0], dtype)
+    columns = Columns(call, window, x.shape[1], x.shape[0], filters // groups, dtype)
     product = columns.gapped(call, filters)
     blocks = []
     for block in columns.blocks():
@@ -157,7 +157,7 @@ def _backward_by_scatter(call: Call, window: Window) -> Step:
     dtype = work_dtype(x.dtype)
     w, cast = _cast(call, call.inputs[1], dtype)
     w_t = w.reshape(groups, filters // groups, -1).transpose(0, 2, 1)
-    columns = Columns(call, window, x.shape[1], x.shape[0], dtype)
+    columns = Columns(call, window, x.shape[1], x.shape[0], filters // groups, dtype)
     gapped = columns.gapped(call, filters)
     total, part = (call.scratch((groups, *w_t.shape[:0:-1]), dtype) for _ in range(2))
     blocks = []
@@ -200,11 +200,11 @@ def _backward_by_gather(call: Call, window: Window) -> Step:
         grouped = weight.reshape(groups, filters // groups, *weight.shape[1:])
         return grouped.swapaxes(1, 2)[(..., *(slice(None, None, -1),) * n)]
 
-    columns = Columns(call, window, filters, x.shape[0], dtype)
+    columns = Columns(call, window, filters, x.shape[0], channels // groups, dtype)
     products, gapped = (columns.gapped(call, channels) for _ in range(2))
     rows = (groups, channels // groups, -1)
     w_view, dw_view = turned(call.inputs[1]), None if dw is None else turned(dw)
-    w, w_rows = (part, part.reshape(rows)) if dw is None else (call.scratch(part.shape, dtype), None)
+    w = call.scratch(part.shape, dtype)
     w_rows = w.reshape(rows)
     total_rows, part_rows = total.reshape(rows), part.reshape(rows)
     blocks = []
