@@ -83,6 +83,10 @@ class SlotStream:
         self._counts[is_train] += 1
         self.step = self._counts[is_train] + (0 if is_train else _INFERENCE)
 
+    def step_back(self) -> None:
+        """Forget the last step of training: the next one repeats its numbers."""
+        self._counts[True] -= 1
+
     @property
     def seed(self) -> int:
         """The process's seed, which all streams follow."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import dmod.kvstore as kvs
 import dmod.optimizer as opt
-from dmod.base import InvalidArgument, MXNetError, NotReadyError
+from dmod.base import EpochEnded, InvalidArgument, MXNetError, NotReadyError
 from dmod.config import settings
 from dmod.context import Context, current_context
 from dmod.executor.binder import grad_reqs
@@ -548,6 +548,8 @@ class Module(BaseModule):
             raise NotReadyError(
                 "backward: bound for inference; call bind(for_training=True, force_rebind=True) first"
             )
+        if self._may_drop and self._params is not None:
+            self._params.remember_aux()
         self._group("backward").backward(out_grads)
         self._params_dirty = True  # auxiliary states move in backward
 
@@ -557,11 +559,24 @@ class Module(BaseModule):
         Raises
         ------
         EpochEnded
-            Another worker has ended the epoch; nothing was updated. `fit` handles this.
+            Another worker has ended the epoch; nothing was updated, and the step's traces in auxiliary
+            states and random streams are removed. `fit` handles this.
         """
         self._need("update", optimizer=True)
         self._params_dirty = True
-        self._strategy.update()
+        try:
+            self._strategy.update()
+        except EpochEnded:
+            assert self._params is not None
+            self._params.restore_aux()
+            for stream in self._devices.streams:
+                stream.step_back()
+            raise
+
+    @property
+    def _may_drop(self) -> bool:
+        """Whether a round may be dropped after its backward pass: when there are other workers."""
+        return self._kvstore is not None and self._kvstore.num_workers > 1
 
     def _end_epoch(self) -> None:
         """End the epoch with all workers; auxiliary states become their mean over all devices."""

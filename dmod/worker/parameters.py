@@ -68,6 +68,7 @@ class ParameterSet:
         self.aux_arrays: list[dict[str, NDArray]] = [{} for _ in contexts]
         self.groups: list[FlatGroup] = []
         self.aux_groups: list[FlatGroup] = []
+        self._remembered: list[list[Any]] = []
         indexed = [(i, *entry) for i, entry in enumerate(params)]
         self._build([e for e in indexed if e[1] in self.trained], self.arg_arrays, self.groups, True)
         self._build([e for e in indexed if e[1] not in self.trained], self.arg_arrays, [], False)
@@ -149,6 +150,21 @@ class ParameterSet:
             return {n: NDArray(np.zeros(arrays[n].shape, arrays[n].dtype), host) for n in names}
 
         return empty(self.arg_arrays[0], self.param_names), empty(self.aux_arrays[0], self.aux_names)
+
+    def remember_aux(self) -> None:
+        """Keep the auxiliary states as they are now, for `restore_aux`."""
+        if not self._remembered:
+            self._remembered = [[v.copy() for v in g.values] for g in self.aux_groups]
+            return
+        for group, kept in zip(self.aux_groups, self._remembered, strict=True):
+            for value, array in zip(group.values, kept, strict=True):
+                copy(array, value)
+
+    def restore_aux(self) -> None:
+        """Take the auxiliary states back to what `remember_aux` kept."""
+        for group, kept in zip(self.aux_groups, self._remembered, strict=True):
+            for value, array in zip(group.values, kept, strict=True):
+                copy(value, array)
 
     def broadcast_weights(self) -> None:
         """Copy the first device's trained weights to the others."""
