@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dmod.symbol import functions as _functions
+from dmod.symbol.arithmetic import hypot, maximum, minimum, pow, power
 from dmod.symbol.functions import Group, Variable, var
 from dmod.symbol.symbol import Symbol, load, load_json
 
@@ -10,6 +11,7 @@ _GENERATED = _functions.make_functions()
 globals().update({name: f for name, f in _GENERATED.items() if not name.startswith("_")})
 
 __all__ = ["Group", "Symbol", "Variable", "load", "load_json", "var"]
+__all__ += ["hypot", "maximum", "minimum", "pow", "power"]
 __all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
 
 

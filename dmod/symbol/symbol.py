@@ -424,6 +424,34 @@ class Symbol:
     def __neg__(self) -> Symbol:
         return self * -1.0
 
+    # ---- comparisons: symbols of 0 and 1, in the operands' dtype
+
+    __hash__ = object.__hash__
+
+    def _comparison(self, other: Any, op: str) -> Symbol:
+        result = self._arithmetic(other, op, f"{op}_scalar", (op, f"{op}_scalar"))
+        if result is NotImplemented:  # not Python's default, which would be a truth value
+            raise TypeError(f"a Symbol is compared with a Symbol or a number, not {type(other).__name__}")
+        return result
+
+    def __eq__(self, other: Any) -> Symbol:  # type: ignore[override]
+        return self._comparison(other, "_equal")
+
+    def __ne__(self, other: Any) -> Symbol:  # type: ignore[override]
+        return self._comparison(other, "_not_equal")
+
+    def __gt__(self, other: Any) -> Symbol:
+        return self._comparison(other, "_greater")
+
+    def __ge__(self, other: Any) -> Symbol:
+        return self._comparison(other, "_greater_equal")
+
+    def __lt__(self, other: Any) -> Symbol:
+        return self._comparison(other, "_lesser")
+
+    def __le__(self, other: Any) -> Symbol:
+        return self._comparison(other, "_lesser_equal")
+
 
 def create(
     op: Operator,
