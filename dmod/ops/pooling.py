@@ -87,7 +87,7 @@ class _Job:
         counts = self.windows.counts(include, clip=not self.is_v1)
         if counts.min() == counts.max():
             return dtype.type(1 / counts.flat[0])
-        return self.xp.asarray((1 / counts).astype(dtype))
+        return self.call.device.from_host((1 / counts).astype(dtype))
 
 
 def _forward(call: Call) -> Step:
