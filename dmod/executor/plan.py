@@ -324,7 +324,11 @@ class _Compiler:
                     out_grads[k] = self._zeros(outputs[k])
         entries = node.inputs[: node.num_arguments]
         place = self.binding.place(node)
-        in_grads = [self._gradient_for(e, grads, place) if id(e.node) in needed else None for e in entries]
+        lenders = range(1, len(entries)) if id(node) in self.viewed else ()  # they lend a view their shape
+        in_grads = [
+            self._gradient_for(e, grads, place) if id(e.node) in needed and k not in lenders else None
+            for k, e in enumerate(entries)
+        ]
         seen: set[Key] = set()
         for k, entry in enumerate(entries):  # an entry that is read twice gets two contributions
             if in_grads[k] is not None and _key(entry) in seen:

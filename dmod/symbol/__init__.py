@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dmod.symbol import functions as _functions
 from dmod.symbol.arithmetic import hypot, maximum, minimum, pow, power
+from dmod.symbol.creation import arange, eye, full, histogram, linspace, ones, split_v2, zeros
 from dmod.symbol.functions import Group, Variable, var
 from dmod.symbol.symbol import Symbol, load, load_json
 
@@ -11,6 +12,7 @@ _GENERATED = _functions.make_functions()
 globals().update({name: f for name, f in _GENERATED.items() if not name.startswith("_")})
 
 __all__ = ["Group", "Symbol", "Variable", "load", "load_json", "var"]
+__all__ += ["arange", "eye", "full", "histogram", "linspace", "ones", "split_v2", "zeros"]
 __all__ += ["hypot", "maximum", "minimum", "pow", "power"]
 __all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
 

@@ -14,7 +14,7 @@ from dmod.device.standin import stand_in_gpus
 from tests.oracle import family
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-FAMILIES = ("losses", "linalg")
+FAMILIES = ("losses", "linalg", "shapes", "indexing")
 TABLES = {name: importlib.import_module(f"tests.oracle.cases_{name}").CASES for name in FAMILIES}
 NUMBERS = {name: np.load(FIXTURES / f"operators_{name}.npz") for name in FAMILIES}
 # The rounding of sums in another order, and of another library's functions.
