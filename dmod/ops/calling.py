@@ -77,14 +77,14 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def texts_of(op: Operator, params: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters that are given, as symbols keep them; None is none, unless it is a value too.
+def texts_of(params: Mapping[str, Any], op: Operator | None = None) -> dict[str, str]:
+    """The parameters that are given, as symbols keep them; None is none, unless `op` takes it.
 
     Examples
     --------
     ``slice_axis(x, axis=0, begin=2, end=None)`` keeps ``end='None'``.
     """
-    takes_none = {p.name for p in op.params if p.kind.describe.endswith(" or None")}
+    takes_none = {p.name for p in (op.params if op is not None else ()) if p.kind.describe.endswith(" or None")}
     return {k: text_of(v) for k, v in params.items() if v is not None or k in takes_none}
 
 

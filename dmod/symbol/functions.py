@@ -123,7 +123,7 @@ def _make_variadic(name: str, op: Operator) -> Callable[..., Symbol]:
         symbols = list(data[0]) if len(data) == 1 and isinstance(data[0], (list, tuple)) else list(data)
         params = with_count(op, kwargs, len(symbols) or len(named))
         if named:
-            attrs = op.parse(texts_of(op, params), name)
+            attrs = op.parse(texts_of(params, op), name)
             slots = [*op.arguments(attrs), *op.aux(attrs)]
             unknown = [k for k in named if k not in slots]
             if unknown:
@@ -143,7 +143,7 @@ def _make_fixed(name: str, op: Operator) -> Callable[..., Symbol]:
         kwargs.pop("out", None)
         symbols, given = sort_arguments(name, slots, params, args, kwargs, _is_symbol)
         try:
-            attrs = op.parse(texts_of(op, given), op.name)
+            attrs = op.parse(texts_of(given, op), op.name)
         except InvalidArgument:
             inputs = [symbols.get(slot) for slot in slots]  # `create` reports it, with the node's name
         else:

@@ -477,7 +477,7 @@ def create(
         What a generated name starts with; default: the operator's name.
     """
     name = current_name_manager().get(name, hint or op.name.lower())
-    raw = texts_of(op, params)
+    raw = texts_of(params, op)
     for key, value in current_attributes(attr).items():
         if not isinstance(value, str):
             raise InvalidArgument(f"{op.name}(attr={{{key!r}: {value!r}}}): expected a string")
