@@ -53,6 +53,8 @@ class Settings:
         ``DMOD_UPDATE_ON_KVSTORE`` or ``MXNET_UPDATE_ON_KVSTORE``: whether the store runs the optimizer.
     allow_mixed : bool
         ``DMOD_ALLOW_MIXED``: admits workers whose fingerprints differ, which gives up equal bits.
+    numba : bool
+        ``DMOD_NUMBA``: whether compiled kernels are used where numba is installed.
     num_threads : int or None
         ``DMOD_NUM_THREADS``: threads per device; None leaves the libraries' own settings.
     """
@@ -74,6 +76,7 @@ class Settings:
     unit_bytes: int = 4 << 20
     update_on_kvstore: bool = True
     allow_mixed: bool = False
+    numba: bool = True
     num_threads: int | None = None
 
 
@@ -164,5 +167,6 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         unit_bytes=read.integer("DMOD_UNIT_BYTES", 4 << 20, 1024),
         update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
+        numba=read.flag(("DMOD_NUMBA",), True),
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1),
     )

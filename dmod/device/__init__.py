@@ -15,7 +15,17 @@ from dmod.device.base import Backend
 from dmod.device.cpu import CpuBackend
 from dmod.device.gpu import find_gpus
 
-__all__ = ["HOST", "Backend", "backend", "backend_of", "copy", "module_of", "set_gpus", "to_host"]
+__all__ = [
+    "HOST",
+    "Backend",
+    "backend",
+    "backend_of",
+    "copy",
+    "module_of",
+    "set_gpus",
+    "synchronize",
+    "to_host",
+]
 
 HOST = CpuBackend()
 """The CPU."""
@@ -52,6 +62,12 @@ def backend(ctx: Context) -> Backend:
         why = f"there are {len(gpus)} GPUs" if gpus else _why_none or "this machine has none"
         raise MXNetError(f"{ctx}: no such GPU: {why}. mx.cpu() computes everywhere.")
     return gpus[ctx.device_id]
+
+
+def synchronize() -> None:
+    """Wait until everything that was started on the GPUs in use has ended."""
+    for gpu in _gpus or ():
+        gpu.synchronize()
 
 
 def backend_of(array: Any) -> Backend:

@@ -38,7 +38,7 @@ def fingerprint(settings: Settings) -> dict[str, str]:
     return {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "numpy": np.__version__,
-        "numba": _version("numba"),
+        "numba": _version("numba") if settings.numba else "none",
         "machine": platform.machine(),
         "blas": ", ".join(dict.fromkeys(kinds)) or "none that threadpoolctl knows",
         "threads": str(threads),

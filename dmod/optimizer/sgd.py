@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dmod.device import module_of
+from dmod.device.kernels import compiled_kernels
 from dmod.ndarray.ndarray import NDArray, zeros
 from dmod.optimizer.flat import step_array
 from dmod.optimizer.optimizer import Optimizer, _check_number, register
@@ -94,6 +95,9 @@ class SGD(_ElementWise):
         wd: float,
         scratch: np.ndarray,
     ) -> None:
+        rescale, clip = float(self.rescale_grad), self.clip_gradient
+        if (clip is None or not clip > 0) and _fused(self, weight, grad, states, -lr * rescale, -lr * wd):
+            return
         xp = module_of(weight)
         # Scalars are folded together first: each pass over the arrays counts.
         _scaled_gradient(self, grad, -lr, scratch)
@@ -109,6 +113,29 @@ class SGD(_ElementWise):
             if wd:
                 xp.multiply(weight, 1.0 - lr * wd, weight)
             xp.add(weight, scratch, weight)
+
+
+def _fused(
+    optimizer: SGD,
+    weight: np.ndarray,
+    grad: np.ndarray,
+    states: tuple[np.ndarray, ...],
+    scale: float,
+    decay: float,
+) -> bool:
+    """Run the step as one compiled kernel, which has numpy's bits, if there is one for these arrays."""
+    arrays = (weight, grad, *states)
+    if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in arrays):
+        return False
+    kernels = compiled_kernels()
+    if kernels is None:
+        return False
+    if states:
+        momentum = np.float32(optimizer.momentum)
+        kernels.sgd_momentum(weight, grad, states[0], np.float32(scale), momentum, np.float32(decay))
+    else:
+        kernels.sgd(weight, grad, np.float32(scale), np.float32(1.0 + decay))
+    return True
 
 
 def _scaled_gradient(optimizer: Optimizer, grad: np.ndarray, factor: float, out: np.ndarray) -> None:

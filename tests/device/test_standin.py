@@ -102,7 +102,7 @@ def values(mod):
 @pytest.mark.parametrize("kvstore", ["local", "device"])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("on_store", ["1", "0"])
-def test_a_fit_gives_the_bits_of_the_cpu(count, kvstore, on_store, monkeypatch):
+def test_a_fit_gives_the_bits_of_the_cpu(count, kvstore, on_store, monkeypatch, without_numba):
     monkeypatch.setenv("DMOD_UPDATE_ON_KVSTORE", on_store)
     host = values(fit([mx.cpu(i) for i in range(count)], kvstore=kvstore))
     device = values(fit([mx.gpu(i) for i in range(count)], kvstore=kvstore))
