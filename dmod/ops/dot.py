@@ -29,7 +29,7 @@ def _sides(lhs: Shape, rhs: Shape, attrs: Attrs) -> tuple[Shape, Shape, int, int
     """The axes that stay of lhs and of rhs, and the lengths over which they are summed."""
     left, right = (lhs[1:], lhs[0]) if attrs.transpose_a and len(lhs) > 1 else (lhs[:-1], lhs[-1])
     kept, summed = (rhs[:-1], rhs[-1]) if attrs.transpose_b and len(rhs) > 1 else (rhs[1:], rhs[0])
-    return left, kept, right, summed  # type: ignore[return-value]
+    return left, kept, right, summed
 
 
 def _infer_dot(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shapes, Shapes]:
@@ -58,8 +58,8 @@ class _Matrices:
         m, n = math.prod(left), math.prod(kept)
         self.ta = call.attrs.transpose_a and len(call.inputs[0].shape) > 1
         self.tb = call.attrs.transpose_b and len(call.inputs[1].shape) > 1
-        self.a = None if lhs is None else lhs.reshape((k, m) if self.ta else (m, k))
-        self.b = None if rhs is None else rhs.reshape((n, k) if self.tb else (k, n))
+        self.a: Any = None if lhs is None else lhs.reshape((k, m) if self.ta else (m, k))
+        self.b: Any = None if rhs is None else rhs.reshape((n, k) if self.tb else (k, n))
         self.out_shape = (m, n)
 
 
