@@ -84,7 +84,9 @@ def texts_of(params: Mapping[str, Any], op: Operator | None = None) -> dict[str,
     --------
     ``slice_axis(x, axis=0, begin=2, end=None)`` keeps ``end='None'``.
     """
-    takes_none = {p.name for p in (op.params if op is not None else ()) if p.kind.describe.endswith(" or None")}
+    takes_none = {
+        p.name for p in (op.params if op is not None else ()) if p.kind.describe.endswith(" or None")
+    }
     return {k: text_of(v) for k, v in params.items() if v is not None or k in takes_none}
 
 
