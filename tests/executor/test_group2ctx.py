@@ -46,7 +46,7 @@ def run(ctx, group2ctx, grad_req="write"):
 
 
 @pytest.mark.parametrize("grad_req", ["write", "add"])
-def test_numbers_do_not_depend_on_the_placement(grad_req):
+def test_numbers_do_not_depend_on_the_placement(grad_req, without_numba):
     _, expected = run(mx.cpu(), None, grad_req)
     for groups in (
         {"first": mx.gpu(0), "second": mx.gpu(1)},
