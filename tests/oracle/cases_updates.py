@@ -25,7 +25,10 @@ CASES: dict[str, Case] = {}
 
 
 def _add(op: str, kinds: str, suffix: str = "", outputs: int = 1, **attrs: Any) -> None:
-    """`kinds` has a letter per input: w weight, h of float16, m its master copy, s state, 1 one element, n one per weight."""
+    """`kinds` has a letter per input.
+
+    w weight, h of float16, m its master copy, s state, 1 one element, n one element per weight.
+    """
     shapes = {"1": (1,), "n": (outputs,)}
     CASES[op + suffix] = Case(
         op,
