@@ -137,6 +137,16 @@ for _name, _build, _doc in (
 def _clip(call: Call) -> Step:
     xp, (x,), (y,) = call.xp, call.inputs, call.outputs
     low, high = scalar_of(x.dtype, call.attrs.a_min), scalar_of(x.dtype, call.attrs.a_max)
+    if low > high:  # MXNet looks at a_max first; numpy's clip would always give a_max
+        low, high = high, low
+        above = call.scratch(x.shape, bool)
+
+        def run_crossed() -> None:
+            xp.greater(x, low, out=above)
+            y.fill(high)
+            xp.copyto(y, low, where=above)
+
+        return run_crossed
 
     def run() -> None:
         xp.maximum(x, low, out=y)
@@ -146,15 +156,17 @@ def _clip(call: Call) -> Step:
 
 
 def _clip_gradient(call: Call) -> Step:
+    """The gradient passes unless the element was clipped; what is not a number was not."""
     xp, (x,), (dy,), (dx,) = call.xp, call.inputs, call.out_grads, call.in_grads
     low, high = scalar_of(x.dtype, call.attrs.a_min), scalar_of(x.dtype, call.attrs.a_max)
-    inside, below = call.scratch(x.shape, bool), call.scratch(x.shape, bool)
+    kept, above = call.scratch(x.shape, bool), call.scratch(x.shape, bool)
 
     def run() -> None:
-        xp.greater_equal(x, low, out=inside)
-        xp.less_equal(x, high, out=below)
-        xp.logical_and(inside, below, out=inside)
-        xp.multiply(dy, inside, out=dx)
+        xp.less(x, low, out=kept)
+        xp.greater(x, high, out=above)
+        xp.logical_or(kept, above, out=kept)
+        xp.logical_not(kept, out=kept)
+        xp.multiply(dy, kept, out=dx)
 
     return run
 
