@@ -70,11 +70,13 @@ def _scaled_below_grad(call: Call, slope: Any) -> Step:
     xp, x, dy, dx = call.xp, call.inputs[0], call.out_grads[0], call.in_grads[0]
     factor, above = call.scratch(x.shape, x.dtype), call.scratch(x.shape, bool)
     zero, one = x.dtype.type(0), x.dtype.type(1)
+    rest = call.scratch(getattr(slope, "shape", ()), x.dtype)
 
     def run() -> None:
+        xp.subtract(one, slope, out=rest)
         xp.greater(x, zero, out=above)
-        xp.copyto(factor, slope)
-        xp.copyto(factor, one, where=above)
+        xp.multiply(above, rest, out=factor)  # three times as fast as a copy where `above`
+        xp.add(factor, slope, out=factor)
         xp.multiply(dy, factor, out=dx)
 
     return run
@@ -134,13 +136,15 @@ def _exponential(scale: float, alpha: float) -> Callable[[Call], Step]:
 def _exponential_grad(scale: float, alpha: float) -> Callable[[Call], Step]:
     def build(call: Call) -> Step:
         xp, x, y, dy, dx = call.xp, call.inputs[0], call.outputs[0], call.out_grads[0], call.in_grads[0]
-        factor, above = call.scratch(x.shape, x.dtype), call.scratch(x.shape, bool)
-        zero, a, s = x.dtype.type(0), x.dtype.type(scale * alpha), x.dtype.type(scale)
+        factor, below = call.scratch(x.shape, x.dtype), call.scratch(x.shape, bool)
+        zero, s = x.dtype.type(0), x.dtype.type(scale)
+        change = x.dtype.type(scale * alpha - scale)
 
         def run() -> None:
-            xp.greater(x, zero, out=above)
-            xp.add(y, a, out=factor)  # below zero, y + scale * alpha is scale * alpha * exp(x)
-            xp.copyto(factor, s, where=above)
+            xp.less_equal(x, zero, out=below)
+            xp.add(y, change, out=factor)  # below zero, y + scale * alpha is scale * alpha * exp(x)
+            xp.multiply(factor, below, out=factor)
+            xp.add(factor, s, out=factor)
             xp.multiply(dy, factor, out=dx)
 
         return run
@@ -148,13 +152,52 @@ def _exponential_grad(scale: float, alpha: float) -> Callable[[Call], Step]:
     return build
 
 
+def _cumulative(call: Call) -> tuple[Any, Step]:
+    """Memory for the normal distribution's cumulative function of the data, and the step that computes it."""
+    xp, x = call.xp, call.inputs[0]
+    value = call.scratch(x.shape, x.dtype)
+    root, half, one = (x.dtype.type(c) for c in (math.sqrt(0.5), 0.5, 1))
+    if x.dtype == np.float64:
+
+        def exact() -> None:
+            xp.add(erf(xp, x * root), one, out=value)
+            xp.multiply(value, half, out=value)
+
+        return value, exact
+    # Abramowitz and Stegun 7.1.26, right to 1.5e-7, which is float32's own precision here.
+    t, sign = (call.scratch(x.shape, x.dtype) for _ in range(2))
+    p = x.dtype.type(0.3275911 * math.sqrt(0.5))
+    last, *others = (x.dtype.type(c / 2) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
+    minus_half = x.dtype.type(-0.5)
+
+    def run() -> None:
+        xp.absolute(x, out=t)
+        xp.multiply(t, p, out=t)
+        xp.add(t, one, out=t)
+        xp.divide(one, t, out=t)
+        xp.multiply(t, last, out=value)
+        for c in others:
+            xp.add(value, c, out=value)
+            xp.multiply(value, t, out=value)
+        xp.multiply(x, x, out=t)
+        xp.multiply(t, minus_half, out=t)
+        xp.exp(t, out=t)
+        xp.multiply(value, t, out=value)
+        xp.subtract(half, value, out=value)  # the part between 0 and |x|
+        xp.copysign(one, x, out=sign)
+        xp.multiply(value, sign, out=value)
+        xp.add(value, half, out=value)
+
+    return value, run
+
+
 def _gelu(call: Call) -> Step:
     """``x`` times the normal distribution's cumulative function."""
     xp, x, y = call.xp, call.inputs[0], call.outputs[0]
-    root, half, one = (x.dtype.type(c) for c in (math.sqrt(0.5), 0.5, 1))
+    cumulative, measure = _cumulative(call)
 
     def run() -> None:
-        cumulative = (erf(xp, x * root) + one) * half
+        measure()
         xp.multiply(x, cumulative, out=y)
 
     return run
@@ -162,11 +205,19 @@ def _gelu(call: Call) -> Step:
 
 def _gelu_grad(call: Call) -> Step:
     xp, x, dy, dx = call.xp, call.inputs[0], call.out_grads[0], call.in_grads[0]
-    root, half, one, density = (x.dtype.type(c) for c in (math.sqrt(0.5), 0.5, 1, 1 / math.sqrt(2 * math.pi)))
+    cumulative, measure = _cumulative(call)
+    tmp = call.scratch(x.shape, x.dtype)
+    minus_half, density = x.dtype.type(-0.5), x.dtype.type(1 / math.sqrt(2 * math.pi))
 
     def run() -> None:
-        slope = (erf(xp, x * root) + one) * half + x * xp.exp(-half * x * x) * density
-        xp.multiply(dy, slope, out=dx)
+        measure()
+        xp.multiply(x, x, out=tmp)
+        xp.multiply(tmp, minus_half, out=tmp)
+        xp.exp(tmp, out=tmp)
+        xp.multiply(tmp, x, out=tmp)
+        xp.multiply(tmp, density, out=tmp)
+        xp.add(tmp, cumulative, out=tmp)
+        xp.multiply(dy, tmp, out=dx)
 
     return run
 
