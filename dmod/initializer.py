@@ -18,7 +18,7 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.device.random import host_generator
 from dmod.log import logger, show_progress
-from dmod.ndarray.ndarray import NDArray, array, load
+from dmod.ndarray import NDArray, array, load
 from dmod.registry import Registry
 
 __all__ = [

@@ -13,7 +13,7 @@ import pytest
 from dmod import initializer as init
 from dmod import random
 from dmod.base import InvalidArgument
-from dmod.ndarray.ndarray import NDArray, array, full, save
+from dmod.ndarray import NDArray, array, full, save
 
 
 def run(initializer: Any, name: str, shape: tuple[int, ...] = (3, 4), attrs: Any = None) -> np.ndarray:

@@ -1,21 +1,24 @@
-"""`NDArray`: an array on a device, and the functions that make, save and load arrays.
+"""`NDArray`: an array on a device, and the functions that make arrays.
 
-An NDArray wraps one array of its device's array module; indexing gives views that write through.
-Arithmetic keeps the dtype of the arrays: a Python number never changes it.
+An NDArray wraps one array of its device's array module. Basic indexing gives views that write through
+where the region is contiguous, and copies elsewhere, as in MXNet. The operators that are methods too are
+in `fluent`, arithmetic is in `arithmetic`, keys are in `indexing`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
 from dmod.base import InvalidArgument, MXNetError
 from dmod.context import Context, current_context
-from dmod.device import backend, copy, to_host
-from dmod.ndarray.params_file import parse_arrays, read_arrays, write_arrays
+from dmod.device import Backend, backend, copy, synchronize, to_host
+from dmod.ndarray.arithmetic import Arithmetic
+from dmod.ndarray.fluent import FluentMethods
+from dmod.ndarray.indexing import array_key, indexing_key_expand_implicit_axes, is_basic
+from dmod.ops.shape import reshaped
 
 __all__ = [
     "NDArray",
@@ -23,26 +26,23 @@ __all__ = [
     "array",
     "concatenate",
     "empty",
+    "eye",
     "from_numpy",
     "full",
-    "load",
-    "load_frombuffer",
+    "linspace",
     "ones",
-    "ones_like",
-    "save",
     "waitall",
     "zeros",
-    "zeros_like",
 ]
 
 
-class NDArray:
+class NDArray(Arithmetic, FluentMethods):
     """A fixed-size array of one dtype on one device.
 
     Parameters
     ----------
-    data : numpy.ndarray
-        Wrapped, not copied. Use `array` to make an NDArray from other data.
+    data : array
+        One of the device's; wrapped, not copied. Use `array` to make an NDArray from other data.
     ctx : Context, optional
         The device; default `current_context()`.
 
@@ -55,11 +55,11 @@ class NDArray:
            [ 9., 12.]], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_ctx", "_data")
+    __slots__ = ("__weakref__", "_ctx", "_data", "_grad")
     __array_priority__ = 1000.0  # numpy's operators give way to ours
     __hash__ = object.__hash__
 
-    def __init__(self, data: np.ndarray, ctx: Context | None = None):
+    def __init__(self, data: Any, ctx: Context | None = None):
         self._data = data
         self._ctx = ctx or current_context()
 
@@ -94,13 +94,21 @@ class NDArray:
 
     @property
     def stype(self) -> str:
-        """The storage type: 'default', that is, dense."""
+        """The storage type: 'default', that is, dense; or 'row_sparse' or 'csr'."""
         return "default"
 
     @property
     def T(self) -> NDArray:
         """The array with its axes reversed, as a copy."""
-        return NDArray(np.ascontiguousarray(self._data.T), self._ctx)
+        return self.transpose()
+
+    @property
+    def _memory(self) -> Backend:
+        return backend(self._ctx)
+
+    @property
+    def _is_host(self) -> bool:
+        return isinstance(self._data, np.ndarray)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -114,7 +122,7 @@ class NDArray:
             return False
         if self.size == 1:
             return bool(self.asscalar())
-        raise ValueError("The truth value of an NDArray with more than one element is ambiguous.")
+        raise ValueError("The truth value of an NDArray with multiple elements is ambiguous.")
 
     def __float__(self) -> float:
         return float(self.asscalar())
@@ -128,50 +136,58 @@ class NDArray:
         raise TypeError("only integer NDArrays of one element can be used as an index")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._data, dtype=dtype, copy=True if copy is None else copy)
+        return self.asnumpy() if dtype is None else self.asnumpy().astype(dtype, copy=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"data": self.asnumpy(), "ctx": (self._ctx.device_type, self._ctx.device_id)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._data = state["data"]
         self._ctx = Context(*state["ctx"])
+        self._data = self._memory.from_host(state["data"])
 
     # ---- values out
 
     def asnumpy(self) -> np.ndarray:
         """A copy as a numpy array."""
-        return to_host(self._data).copy(order="C") if self._is_host else to_host(self._data)
-
-    @property
-    def _is_host(self) -> bool:
-        return isinstance(self._data, np.ndarray)
+        return self._data.copy(order="C") if self._is_host else to_host(self._data)
 
     def asscalar(self) -> Any:
         """The value of an array of one element, as a numpy scalar."""
         if self.size != 1:
             raise ValueError(f"asscalar: shape {self.shape} has {self.size} elements, expected 1")
-        return to_host(self._data.reshape(-1))[0]
+        return self.asnumpy().reshape(-1)[0]
 
     item = asscalar
 
     def tolist(self) -> Any:
         """The values as nested lists."""
-        return self._data.tolist()
+        return self.asnumpy().tolist()
 
     def wait_to_read(self) -> None:
         """Wait until the array's value is computed; on the CPU it always is."""
+        self._memory.synchronize()
 
     wait_to_write = wait_to_read
 
     # ---- copies
 
+    def _copied(self, ctx: Context, dtype: Any = None) -> NDArray:
+        """A contiguous copy on a device."""
+        out = backend(ctx).empty(self.shape, self._data.dtype if dtype is None else dtype)
+        with np.errstate(all="ignore"):
+            copy(out, self._data)
+        return NDArray(out, ctx)
+
     def copy(self) -> NDArray:
         """A copy on the same device."""
-        return NDArray(self._data.copy(), self._ctx)
+        return self._copied(self._ctx)
 
-    def copyto(self, other: NDArray | Context) -> NDArray:
+    def copyto(self, other: Any) -> NDArray:
         """Copy into an array of the same shape, or to a new one on a device.
+
+        Parameters
+        ----------
+        other : NDArray or Context
 
         Returns
         -------
@@ -180,16 +196,20 @@ class NDArray:
 
         Raises
         ------
-        ValueError
+        InvalidArgument
             The shapes differ.
         """
         if isinstance(other, Context):
-            return NDArray(backend(other).from_host(to_host(self._data)), other)
+            return self._copied(other)
         if not isinstance(other, NDArray):
             raise TypeError(f"copyto: expected an NDArray or a Context, got {type(other).__name__}")
         if other.shape != self.shape:
             raise InvalidArgument(f"copyto: shape {self.shape} into an array of shape {other.shape}")
-        copy(other._data, self._data)
+        if other.stype != "default":
+            other[:] = self
+        else:
+            with np.errstate(all="ignore"):
+                copy(other._data, self._data)
         return other
 
     def as_in_context(self, context: Context) -> NDArray:
@@ -202,7 +222,44 @@ class NDArray:
         """The array in another dtype; itself if `copy` is false and the dtype is the same."""
         if not copy and self._data.dtype == np.dtype(dtype):
             return self
-        return NDArray(self._data.astype(dtype), self._ctx)
+        return self._copied(self._ctx, np.dtype(dtype))
+
+    def tostype(self, stype: str) -> NDArray:
+        """The values in another storage type: 'default', 'row_sparse' or 'csr'."""
+        from dmod.ndarray.sparse_array import cast_storage
+
+        return cast_storage(self, stype)
+
+    def _dense(self) -> NDArray:
+        """The values as a dense array: this one, if it is dense."""
+        return self
+
+    def as_nd_ndarray(self) -> NDArray:
+        """This array."""
+        return self
+
+    def as_np_ndarray(self) -> NoReturn:
+        """MXNet's numpy-like arrays are not part of dmod."""
+        raise MXNetError("as_np_ndarray: mx.np is not part of dmod; asnumpy() gives a numpy array")
+
+    # ---- gradients: none are recorded for imperative code
+
+    @property
+    def grad(self) -> NDArray | None:
+        """The array that `attach_grad` made, if it was called."""
+        return getattr(self, "_grad", None)
+
+    def attach_grad(self, grad_req: str = "write", stype: str | None = None) -> None:
+        """Attach an array of zeros as `grad`; nothing writes into it."""
+        self._grad = zeros(self.shape, self._ctx, self.dtype, stype)
+
+    def detach(self) -> NDArray:
+        """The same array without the array that `attach_grad` made."""
+        return NDArray(self._data, self._ctx)
+
+    def backward(self, out_grad: Any = None, retain_graph: bool = False, train_mode: bool = True) -> NoReturn:
+        """Imperative gradients are not part of dmod."""
+        raise MXNetError("NDArray.backward: bind a Symbol to compute gradients; imperative code records none")
 
     # ---- shape
 
@@ -210,241 +267,165 @@ class NDArray:
         """A view of another shape.
 
         In `shape`, 0 keeps an axis, -1 takes what is left, -2 copies the remaining axes, -3 joins two
-        axes and -4 splits one.
+        axes and -4 splits one. With ``reverse=True`` the codes are matched from the right.
         """
-        from dmod.ops.shape import reshaped
-
         reverse = kwargs.pop("reverse", False)
         shape = kwargs.pop("shape", shape)
         if kwargs:
             raise TypeError(f"reshape: unknown argument {next(iter(kwargs))!r}")
-        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        if isinstance(shape, (int, np.integer)):
+            shape = (shape,)
+        elif len(shape) == 1 and isinstance(shape[0], (tuple, list)):
             shape = tuple(shape[0])
-        return NDArray(self._data.reshape(reshaped(self.shape, shape, reverse)), self._ctx)
+        if not shape:
+            raise InvalidArgument("reshape: the shape is missing")
+        return NDArray(self._data.reshape(reshaped(self.shape, tuple(shape), reverse)), self._ctx)
 
-    def flatten(self) -> NDArray:
-        """A copy as a matrix: the first axis, and all others as one."""
-        return NDArray(self._data.reshape(self.shape[0], -1).copy(), self._ctx)
+    def _viewed(self, shape: tuple[int, ...], inplace: bool) -> NDArray:
+        """This array in another shape: a view, or a copy."""
+        view = NDArray(self._data.reshape(shape), self._ctx)
+        return view if inplace else view.copy()
 
-    def expand_dims(self, axis: int) -> NDArray:
-        """With a new axis of length 1 at `axis`."""
-        return NDArray(np.expand_dims(self._data, axis), self._ctx)
+    def flatten(self, inplace: bool = False) -> NDArray:
+        """As a matrix: the first axis, and all others as one; a view if `inplace`."""
+        return self._viewed((self.shape[0], self.size // max(1, self.shape[0])), inplace)
 
-    def transpose(self, *axes: Any) -> NDArray:
-        """A copy with its axes permuted; reversed by default."""
-        if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
-            axes = tuple(axes[0])
-        return NDArray(np.ascontiguousarray(self._data.transpose(*axes)), self._ctx)
+    def expand_dims(self, axis: int, inplace: bool = False) -> NDArray:
+        """With a new axis of length 1 at `axis`; a view if `inplace`."""
+        if not -self.ndim - 1 <= axis <= self.ndim:
+            raise InvalidArgument(f"expand_dims: axis {axis} does not fit {self.ndim} axes")
+        at = axis % (self.ndim + 1)
+        return self._viewed((*self.shape[:at], 1, *self.shape[at:]), inplace)
 
-    def slice_axis(self, axis: int, begin: int, end: int | None) -> NDArray:
-        """The part ``[begin, end)`` along `axis`, as a copy."""
-        where = [slice(None)] * self.ndim
-        where[axis] = slice(begin, end)
-        return NDArray(self._data[tuple(where)].copy(), self._ctx)
+    def squeeze(self, axis: int | Sequence[int] | None = None, inplace: bool = False) -> NDArray:
+        """Without axes of length 1: `axis`, or all of them; a view if `inplace`."""
+        axes = [axis] if isinstance(axis, (int, np.integer)) else axis
+        if axes is None:
+            shape = tuple(n for n in self.shape if n != 1)
+        else:
+            for a in axes:
+                if not -self.ndim <= a < self.ndim or self.shape[a] != 1:
+                    raise InvalidArgument(f"squeeze: axis {a} of shape {self.shape} has not length 1")
+            gone = {a % self.ndim for a in axes}
+            shape = tuple(n for i, n in enumerate(self.shape) if i not in gone)
+        return self._viewed(shape or (1,), inplace)
 
-    def broadcast_to(self, shape: tuple[int, ...]) -> NDArray:
+    def transpose(self, *args: Any, **kwargs: Any) -> NDArray:
+        """A copy with its axes permuted, by ``axes`` or numbers; reversed by default."""
+        axes = kwargs.pop("axes", args)
+        if kwargs:
+            raise TypeError(f"transpose: unknown argument {next(iter(kwargs))!r}")
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
+            axes = axes[0] or ()
+        if axes and sorted(a % self.ndim for a in axes) != list(range(self.ndim)):
+            raise InvalidArgument(f"transpose: axes {tuple(axes)} of an array of {self.ndim} axes")
+        return NDArray(self._data.transpose(*axes), self._ctx).copy()
+
+    def broadcast_to(self, shape: int | Sequence[int]) -> NDArray:
         """A copy, repeated along axes of length 1 to `shape`."""
-        return NDArray(np.broadcast_to(self._data, shape).copy(), self._ctx)
+        memory = self._memory
+        try:
+            with memory.activate():
+                return NDArray(memory.xp.broadcast_to(self._data, _shape(shape)), self._ctx).copy()
+        except ValueError:
+            raise InvalidArgument(f"broadcast_to: shape {self.shape} to {shape}") from None
+
+    def split_v2(self, indices_or_sections: Any, axis: int = 0, squeeze_axis: bool = False) -> Any:
+        """Parts along an axis; see ``mx.nd.split_v2``."""
+        from dmod.ndarray.functions import split_v2
+
+        return split_v2(self, indices_or_sections, axis, squeeze_axis)
 
     # ---- elements
 
     def __getitem__(self, key: Any) -> NDArray:
-        part = self._data[_index(key)]
-        if not isinstance(part, np.ndarray):  # one element: keep it an array, of shape (1,), and a view
-            part = self._data[(*_index(key), None) if isinstance(key, tuple) else (_index(key), None)]
-        elif part.ndim == 0:
-            part = part.reshape(1)
+        place = self._place(key)
+        try:
+            part = self._data[place]
+        except IndexError as error:
+            raise IndexError(str(error)) from None
+        if not hasattr(part, "ndim") or part.ndim == 0:  # one element: an array of shape (1,), and a view
+            part = self._data[(*place, None) if isinstance(place, tuple) else (place, None)]
+        if not part.flags.c_contiguous:
+            return NDArray(part, self._ctx).copy()
         return NDArray(part, self._ctx)
 
+    def _place(self, key: Any) -> Any:
+        """The key of the device's array module for `key`."""
+        if is_basic(key):
+            indexing_key_expand_implicit_axes(key, self.shape)  # refuses too many indices
+        return array_key(key, self._memory)
+
     def __setitem__(self, key: Any, value: Any) -> None:
-        value = value._data if isinstance(value, NDArray) else value
-        place = _index(key)
+        place = self._place(key)
         try:
-            if self._is_host:
-                self._data[place] = to_host(value) if hasattr(value, "shape") else value
-            elif np.isscalar(value):
-                self._data[place] = value
+            if isinstance(value, (bool, int, float, np.bool_, np.number)):
+                self._assign_number(place, value)
             else:
-                self._assign_from(self._data[place], value)
+                self._assign_array(place, value)
         except ValueError as error:
             raise InvalidArgument(f"assignment into an array of shape {self.shape}: {error}") from None
 
-    @staticmethod
-    def _assign_from(view: Any, value: Any) -> None:
-        """Copy a host array, or one of any device, into a view of a device's array."""
-        host = to_host(value) if hasattr(value, "shape") else np.asarray(value)
-        copy(view, np.broadcast_to(host, view.shape))
+    def _assign_number(self, place: Any, value: Any) -> None:
+        with np.errstate(all="ignore"):
+            number = np.asarray(value).astype(self._data.dtype)[()]
+        with self._memory.activate():
+            self._data[place] = number
 
-    def __iter__(self) -> Any:
+    def _assign_array(self, place: Any, value: Any) -> None:
+        """Assign an NDArray of any device, or what numpy takes for an array."""
+        memory = self._memory
+        if isinstance(value, NDArray):
+            source = value._dense()._data
+        else:
+            source = np.asarray(value)
+        if not memory.owns(source):
+            source = memory.from_host(np.ascontiguousarray(to_host(source)))
+        with np.errstate(all="ignore"), memory.activate():
+            if source.dtype != self._data.dtype:
+                source = source.astype(self._data.dtype)
+            self._data[place] = source
+
+    def slice_assign(self, rhs: NDArray, begin: Any, end: Any, step: Any) -> NDArray:
+        """Write `rhs` into the region from `begin` to `end`, in steps; returns this array."""
+        self[_region(begin, end, step)] = rhs
+        return self
+
+    def slice_assign_scalar(self, value: float, begin: Any, end: Any, step: Any) -> NDArray:
+        """Write a number into the region from `begin` to `end`, in steps; returns this array."""
+        self[_region(begin, end, step)] = value
+        return self
+
+    def __iter__(self) -> Iterator[NDArray]:
         for i in range(len(self)):
             yield self[i]
 
-    # ---- arithmetic
+    def _stored(self) -> Any:
+        """What a ``.params`` file keeps."""
+        return to_host(self._data)
 
-    def _binary(self, other: Any, function: Callable[..., np.ndarray], swap: bool = False) -> NDArray:
-        if isinstance(other, NDArray):
-            right = other._data
-        elif isinstance(other, np.ndarray):
-            right = other.astype(self._data.dtype)
-        elif np.isscalar(other):
-            right = self._data.dtype.type(other)
-        else:
-            return NotImplemented
-        left = self._data
-        with np.errstate(all="ignore"):
-            out = function(right, left) if swap else function(left, right)
-        if out.dtype != left.dtype:
-            out = out.astype(left.dtype)
-        return NDArray(out, self._ctx)
+    # ---- exchange with other libraries
 
-    def _inplace(self, other: Any, function: Callable[..., np.ndarray]) -> NDArray:
-        right = other._data if isinstance(other, NDArray) else other
-        with np.errstate(all="ignore"):
-            function(self._data, right, out=self._data, casting="unsafe")
-        return self
+    def to_dlpack_for_read(self) -> Any:
+        """A DLPack capsule over this array's memory; see ``mx.nd.from_dlpack``."""
+        return self._data.__dlpack__()
 
-    def __add__(self, other: Any) -> NDArray:
-        return self._binary(other, np.add)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> NDArray:
-        return self._binary(other, np.subtract)
-
-    def __rsub__(self, other: Any) -> NDArray:
-        return self._binary(other, np.subtract, swap=True)
-
-    def __mul__(self, other: Any) -> NDArray:
-        return self._binary(other, np.multiply)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> NDArray:
-        return self._binary(other, _divide)
-
-    def __rtruediv__(self, other: Any) -> NDArray:
-        return self._binary(other, _divide, swap=True)
-
-    def __mod__(self, other: Any) -> NDArray:
-        return self._binary(other, np.mod)
-
-    def __rmod__(self, other: Any) -> NDArray:
-        return self._binary(other, np.mod, swap=True)
-
-    def __pow__(self, other: Any) -> NDArray:
-        return self._binary(other, np.power)
-
-    def __rpow__(self, other: Any) -> NDArray:
-        return self._binary(other, np.power, swap=True)
-
-    def __neg__(self) -> NDArray:
-        return NDArray(-self._data, self._ctx)
-
-    def __abs__(self) -> NDArray:
-        return NDArray(np.abs(self._data), self._ctx)
-
-    abs = __abs__
-
-    def __iadd__(self, other: Any) -> NDArray:
-        return self._inplace(other, np.add)
-
-    def __isub__(self, other: Any) -> NDArray:
-        return self._inplace(other, np.subtract)
-
-    def __imul__(self, other: Any) -> NDArray:
-        return self._inplace(other, np.multiply)
-
-    def __itruediv__(self, other: Any) -> NDArray:
-        return self._inplace(other, np.divide)
-
-    def __eq__(self, other: Any) -> Any:
-        return self._binary(other, np.equal) if other is not None else False
-
-    def __ne__(self, other: Any) -> Any:
-        return self._binary(other, np.not_equal) if other is not None else True
-
-    def __lt__(self, other: Any) -> NDArray:
-        return self._binary(other, np.less)
-
-    def __le__(self, other: Any) -> NDArray:
-        return self._binary(other, np.less_equal)
-
-    def __gt__(self, other: Any) -> NDArray:
-        return self._binary(other, np.greater)
-
-    def __ge__(self, other: Any) -> NDArray:
-        return self._binary(other, np.greater_equal)
-
-    # ---- reductions and functions
-
-    def _reduce(self, function: Callable[..., Any], axis: Any, keepdims: bool) -> NDArray:
-        axis = tuple(axis) if isinstance(axis, list) else axis
-        out = np.asarray(function(self._data, axis=axis, keepdims=keepdims), dtype=self._data.dtype)
-        return NDArray(out.reshape(1) if out.ndim == 0 else out, self._ctx)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The sum over `axis` (default: all)."""
-        return self._reduce(np.sum, axis, keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The mean over `axis` (default: all)."""
-        return self._reduce(np.mean, axis, keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The largest value over `axis` (default: all)."""
-        return self._reduce(np.max, axis, keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The smallest value over `axis` (default: all)."""
-        return self._reduce(np.min, axis, keepdims)
-
-    def norm(self) -> NDArray:
-        """The Euclidean norm of all elements."""
-        return NDArray(np.linalg.norm(self._data.reshape(-1)).astype(self.dtype).reshape(1), self._ctx)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> NDArray:
-        """The places of the largest values along `axis`, as float32 like MXNet."""
-        return NDArray(np.asarray(np.argmax(self._data, axis, keepdims=keepdims), np.float32), self._ctx)
-
-    def clip(self, a_min: float, a_max: float) -> NDArray:
-        """The values, limited to ``[a_min, a_max]``."""
-        return NDArray(np.clip(self._data, a_min, a_max), self._ctx)
-
-    def sqrt(self) -> NDArray:
-        """The square root of each element."""
-        return NDArray(np.sqrt(self._data), self._ctx)
-
-    def square(self) -> NDArray:
-        """The square of each element."""
-        return NDArray(np.square(self._data), self._ctx)
-
-    def exp(self) -> NDArray:
-        """The exponential of each element."""
-        return NDArray(np.exp(self._data), self._ctx)
-
-    def log(self) -> NDArray:
-        """The natural logarithm of each element."""
-        with np.errstate(all="ignore"):
-            return NDArray(np.log(self._data), self._ctx)
+    def to_dlpack_for_write(self) -> Any:
+        """A DLPack capsule over this array's memory, which its taker may write to."""
+        return self._data.__dlpack__()
 
 
-def _divide(left: Any, right: Any, **kwargs: Any) -> Any:
-    """Division that stays in the integers for integer arrays, as MXNet's does."""
-    out = np.divide(left, right, **kwargs)
-    return np.trunc(out) if np.issubdtype(np.result_type(left, right), np.integer) else out
-
-
-def _index(key: Any) -> Any:
-    """A key of numpy's for a key that may hold NDArrays."""
-    if isinstance(key, NDArray):
-        return key._data.astype(np.int64) if key._data.dtype != bool else key._data
-    if isinstance(key, tuple):
-        return tuple(_index(k) for k in key)
-    return key
+def _region(begin: Any, end: Any, step: Any) -> tuple[slice, ...]:
+    steps = step or (None,) * len(begin)
+    return tuple(slice(b, e, s) for b, e, s in zip(begin, end, steps, strict=True))
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    dims = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    for n in dims:
+        if not isinstance(n, (int, np.integer)) or n < 0:
+            raise InvalidArgument(f"shape {shape}: expected whole numbers that are not negative")
+    return tuple(map(int, dims))
 
 
 def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> NDArray:
@@ -464,63 +445,71 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
     """
     ctx = ctx or current_context()
     if isinstance(source_array, NDArray):
-        source = source_array._data
-        dtype = source.dtype if dtype is None else dtype
-    else:
-        source = np.asarray(source_array)
-        if source.dtype == object:
-            raise TypeError("array: expected numbers in a rectangular nesting")
-        dtype = np.float32 if dtype is None else dtype
-    out = backend(ctx).empty(source.shape, dtype)
-    copy(out, source)
-    return NDArray(out, ctx)
+        wanted = source_array.dtype if dtype is None else dtype
+        if source_array.stype != "default":
+            return source_array.astype(wanted).as_in_context(ctx)
+        return source_array._copied(ctx, np.dtype(wanted))
+    source = np.asarray(source_array)
+    if source.dtype == object:
+        raise TypeError("array: expected numbers in a rectangular nesting")
+    return NDArray(source, Context("cpu", 0))._copied(ctx, np.dtype(np.float32 if dtype is None else dtype))
 
 
-def from_numpy(ndarray: np.ndarray, zero_copy: bool = True) -> NDArray:
-    """An NDArray on a numpy array's own memory, or on a copy."""
-    return NDArray(ndarray if zero_copy else ndarray.copy(), Context("cpu", 0))
+def from_numpy(ndarray: np.ndarray, zero_copy: bool = True, array_cls: type[NDArray] = NDArray) -> NDArray:
+    """An NDArray on a numpy array's own memory, or on a copy.
+
+    Raises
+    ------
+    InvalidArgument
+        The memory is to be shared, but the array is not C-contiguous.
+    """
+    if zero_copy and not ndarray.flags.c_contiguous:
+        raise InvalidArgument("from_numpy: only C-contiguous arrays can be shared; give zero_copy=False")
+    return array_cls(ndarray if zero_copy else ndarray.copy(order="C"), Context("cpu", 0))
 
 
-def empty(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None) -> NDArray:
+def empty(
+    shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, stype: str | None = None
+) -> NDArray:
     """An array of unspecified values; float32 by default."""
+    if stype not in (None, "default"):
+        return zeros(shape, ctx, dtype, stype)
     ctx = ctx or current_context()
     return NDArray(backend(ctx).empty(_shape(shape), dtype or np.float32), ctx)
 
 
 def zeros(
-    shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, **kwargs: Any
+    shape: int | Sequence[int],
+    ctx: Context | None = None,
+    dtype: Any = None,
+    stype: str | None = None,
+    **kwargs: Any,
 ) -> NDArray:
     """An array of zeros; float32 by default."""
+    if stype not in (None, "default"):
+        from dmod.ndarray import sparse
+
+        return sparse.zeros(stype, shape, ctx, dtype)
     ctx = ctx or current_context()
     return NDArray(backend(ctx).zeros(_shape(shape), dtype or np.float32), ctx)
 
 
 def ones(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, **kwargs: Any) -> NDArray:
     """An array of ones; float32 by default."""
-    return full(shape, 1, ctx, dtype)
+    return full(shape, 1, ctx, dtype or np.float32)
 
 
 def full(
     shape: int | Sequence[int],
     val: float,
     ctx: Context | None = None,
-    dtype: Any = None,
+    dtype: Any = np.float32,
     out: NDArray | None = None,
 ) -> NDArray:
     """An array of the value `val`; float32 by default."""
     out = empty(shape, ctx, dtype) if out is None else out
-    out._data[...] = val
+    out[:] = val
     return out
-
-
-def zeros_like(data: NDArray) -> NDArray:
-    """Zeros in the shape, dtype and place of `data`."""
-    return zeros(data.shape, data.context, data.dtype)
-
-
-def ones_like(data: NDArray) -> NDArray:
-    """Ones in the shape, dtype and place of `data`."""
-    return ones(data.shape, data.context, data.dtype)
 
 
 def arange(
@@ -534,7 +523,26 @@ def arange(
 ) -> NDArray:
     """Evenly spaced values in ``[start, stop)``, each `repeat` times."""
     values = np.arange(start, step=step) if stop is None else np.arange(start, stop, step)
-    return array(np.repeat(values, repeat), ctx, dtype)
+    return array(np.repeat(values, repeat), ctx, dtype or np.float32)
+
+
+def linspace(
+    start: float,
+    stop: float,
+    num: int,
+    endpoint: bool = True,
+    ctx: Context | None = None,
+    dtype: Any = np.float32,
+) -> NDArray:
+    """`num` evenly spaced values from `start` to `stop`, or to before it without `endpoint`."""
+    return array(np.linspace(start, stop, num, endpoint), ctx, dtype or np.float32)
+
+
+def eye(
+    N: int, M: int = 0, k: int = 0, ctx: Context | None = None, dtype: Any = None, **kwargs: Any
+) -> NDArray:
+    """A matrix of N rows and M columns (0: N) with ones on its k-th diagonal."""
+    return array(np.eye(N, M or None, k), ctx, dtype or np.float32)
 
 
 def concatenate(arrays: Sequence[NDArray], axis: int = 0, always_copy: bool = True) -> NDArray:
@@ -543,61 +551,19 @@ def concatenate(arrays: Sequence[NDArray], axis: int = 0, always_copy: bool = Tr
         raise InvalidArgument("concatenate: expected at least one array")
     if not always_copy and len(arrays) == 1:
         return arrays[0]
-    ctx = arrays[0].context
+    ctx, dtype = arrays[0].context, arrays[0].dtype
+    for other in arrays:
+        if other.dtype != dtype:
+            raise InvalidArgument(f"concatenate: dtypes {dtype.__name__} and {other.dtype.__name__} differ")
     memory = backend(ctx)
-    with memory.activate():
-        return NDArray(memory.xp.concatenate([a.as_in_context(ctx)._data for a in arrays], axis), ctx)
+    parts = [a._dense().as_in_context(ctx)._data for a in arrays]
+    try:
+        with memory.activate():
+            return NDArray(memory.xp.concatenate(parts, axis), ctx)
+    except ValueError as error:
+        raise InvalidArgument(f"concatenate: {error}") from None
 
 
 def waitall() -> None:
-    """Wait for all computation on all devices; the CPU has none outstanding."""
-
-
-def save(fname: str | os.PathLike[str], data: Any) -> None:
-    """Save an array, a list of arrays, or a dict of names to arrays in MXNet's ``.params`` format.
-
-    The file appears whole or not at all.
-    """
-    if isinstance(data, NDArray):
-        data = [data]
-    if isinstance(data, dict):
-        names, values = list(data.keys()), list(data.values())
-    elif isinstance(data, (list, tuple)):
-        names, values = [], list(data)
-    else:
-        raise InvalidArgument(
-            f"save: expected an NDArray, a list or a dict of them, got {type(data).__name__}"
-        )
-    for name in names:
-        if not isinstance(name, str):
-            raise InvalidArgument(f"save: expected names to be strings, got {name!r}")
-    for value in values:
-        if not isinstance(value, NDArray):
-            raise InvalidArgument(f"save: expected NDArrays, got {type(value).__name__}")
-    write_arrays(fname, [value._data for value in values], names)
-
-
-def _named(arrays: list[np.ndarray], names: list[str]) -> list[NDArray] | dict[str, NDArray]:
-    wrapped = [NDArray(a, Context("cpu", 0)) for a in arrays]
-    return dict(zip(names, wrapped, strict=True)) if names else wrapped
-
-
-def load(fname: str | os.PathLike[str]) -> list[NDArray] | dict[str, NDArray]:
-    """Load what `save`, or MXNet, wrote.
-
-    Raises
-    ------
-    FormatError
-        The file is not a whole, valid file of arrays; the message has path and byte offset.
-    MXNetError
-        The file cannot be opened.
-    """
-    try:
-        return _named(*read_arrays(fname))
-    except OSError as error:
-        raise MXNetError(f"load: cannot read {os.fspath(fname)}: {error.strerror or error}") from error
-
-
-def load_frombuffer(buf: bytes) -> list[NDArray] | dict[str, NDArray]:
-    """Load arrays from the bytes of such a file."""
-    return _named(*parse_arrays(buf))
+    """Wait for all computation on all devices that were used."""
+    synchronize()

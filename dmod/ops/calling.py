@@ -45,6 +45,19 @@ FLUENT: tuple[str, ...] = (
 )
 """The operators that arrays and symbols have as methods too: ``x.sum(axis=1)`` is ``sum(x, axis=1)``."""
 
+SPARSE: tuple[str, ...] = (
+    *("ElementWiseSum", "Embedding", "FullyConnected", "LinearRegressionOutput", "LogisticRegressionOutput"),
+    *("MAERegressionOutput", "abs", "adam_update", "add_n", "arccos", "arccosh", "arcsin", "arcsinh"),
+    *("arctan", "arctanh", "broadcast_add", "broadcast_div", "broadcast_minus", "broadcast_mul"),
+    *("broadcast_plus", "broadcast_sub", "cast_storage", "cbrt", "ceil", "clip", "concat", "cos", "cosh"),
+    *("degrees", "dot", "elemwise_add", "elemwise_div", "elemwise_mul", "elemwise_sub", "exp", "expm1"),
+    *("fix", "floor", "ftrl_update", "gamma", "gammaln", "log", "log10", "log1p", "log2", "make_loss"),
+    *("mean", "negative", "norm", "radians", "relu", "rint", "round", "rsqrt", "sgd_mom_update"),
+    *("sgd_update", "sigmoid", "sign", "sin", "sinh", "slice", "sqrt", "square", "stop_gradient", "sum"),
+    *("tan", "tanh", "trunc", "where", "zeros_like"),
+)
+"""The operators that ``mx.nd.sparse`` has besides those of its own prefix."""
+
 NAMESPACES: dict[str, tuple[str, ...]] = {
     "contrib": ("_contrib_",),
     "image": ("_image_",),
@@ -224,4 +237,6 @@ def namespace(
             short = full.removeprefix(prefix)
             if short != full and short not in functions:
                 functions[short] = make(short, op)
+        if which == "sparse" and full in SPARSE:
+            functions[full] = make(full, op)
     return functions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dmod.symbol import _internal as _internal
+from dmod.symbol import contrib, image, linalg, op, random, sparse
 from dmod.symbol import functions as _functions
 from dmod.symbol.arithmetic import hypot, maximum, minimum, pow, power
 from dmod.symbol.creation import arange, eye, full, histogram, linspace, ones, split_v2, zeros
@@ -14,6 +16,7 @@ globals().update({name: f for name, f in _GENERATED.items() if not name.startswi
 __all__ = ["Group", "Symbol", "Variable", "load", "load_json", "var"]
 __all__ += ["arange", "eye", "full", "histogram", "linspace", "ones", "split_v2", "zeros"]
 __all__ += ["hypot", "maximum", "minimum", "pow", "power"]
+__all__ += ["contrib", "image", "linalg", "op", "random", "sparse"]
 __all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,7 @@ def _is_symbol(value: Any) -> bool:
     return isinstance(value, Symbol)
 
 
+@cache
 def make_functions() -> dict[str, Callable[..., Symbol]]:
     """A function for every name in the operator table."""
     return {name: _make(name, op) for name, op in OPERATORS.items()}

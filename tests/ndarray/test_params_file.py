@@ -10,12 +10,18 @@ import pytest
 
 import dmod as mx
 from dmod.base import FormatError, InvalidArgument, MXNetError
+from dmod.ndarray.params_file import Stored, dump_arrays
 
+ROW_SPARSE = b"".join(
+    dump_arrays([Stored("row_sparse", (5, 2), np.ones((2, 2), np.float32), [np.array([0, 3])])], [])
+)
 ARRAYS = {
     "arg:w": mx.nd.array(np.arange(6).reshape(2, 3)),
     "aux:m": mx.nd.array([1.5], dtype="float16"),
     "n": mx.nd.array([[-1], [2**40]], dtype="int64"),
     "empty": mx.nd.zeros((0, 3)),
+    "rows": mx.nd.sparse.row_sparse_array(([[1, 2], [3, 4]], [0, 3]), shape=(5, 2)),
+    "csr": mx.nd.sparse.csr_matrix(([1, 2, 3], [0, 2, 1], [0, 2, 2, 3]), shape=(3, 4)),
 }
 
 
@@ -32,7 +38,8 @@ def test_round_trip(tmp_path):
         assert loaded[name].dtype is array.dtype and np.array_equal(loaded[name].asnumpy(), array.asnumpy())
     with open(saved(tmp_path, list(ARRAYS.values())), "rb") as file:
         listed = mx.nd.load_frombuffer(file.read())
-    assert [x.shape for x in listed] == [(2, 3), (1,), (2, 1), (0, 3)]
+    assert [x.shape for x in listed] == [(2, 3), (1,), (2, 1), (0, 3), (5, 2), (3, 4)]
+    assert [x.stype for x in listed[-2:]] == ["row_sparse", "csr"]
 
 
 def test_a_view_is_saved_as_what_it_shows(tmp_path):
@@ -75,7 +82,9 @@ def test_every_flipped_byte_is_read_or_refused(tmp_path):
         (struct.pack("<QQQIiiqqiii", 0x112, 0, 1, 0xF993FAC9, 0, 2, 2**40, 2**20, 1, 0, 0), "truncated"),
         (struct.pack("<QQQIiiqiii", 0x112, 0, 1, 0xF993FAC9, 0, 1, -1, 1, 0, 0), "negative"),
         (struct.pack("<QQQIiiqiii", 0x112, 0, 1, 0xF993FAC9, 0, 1, 0, 1, 0, 99), "unknown dtype flag 99"),
-        (struct.pack("<QQQIi", 0x112, 0, 1, 0xF993FAC9, 1), "row_sparse"),
+        (struct.pack("<QQQIi", 0x112, 0, 1, 0xF993FAC9, 7), "unknown storage type 7"),
+        (struct.pack("<QQQIi", 0x112, 0, 1, 0xF993FAC9, 1), "truncated"),
+        (ROW_SPARSE[:-16] + struct.pack("<q", 9) + ROW_SPARSE[-8:], "row indices are not below 5"),
         (struct.pack("<QQQI", 0x112, 0, 1, 0xDEADBEEF), "not an array: header 0xdeadbeef"),
     ],
 )

@@ -1,0 +1,9 @@
+"""``mx.sym.contrib``: the operators named ``_contrib_*`` in the operator table."""
+
+from __future__ import annotations
+
+from dmod.symbol.functions import make_namespace
+
+_GENERATED = make_namespace("contrib")
+globals().update(_GENERATED)
+__all__ = sorted(_GENERATED)
