@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,13 @@ class CpuBackend(Backend):
         block = np.empty(nbytes + ALIGNMENT, np.uint8)
         skip = -block.ctypes.data % ALIGNMENT
         return block[skip : skip + nbytes]
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        block = np.zeros(nbytes + ALIGNMENT, np.uint8)  # large ones are zero without being touched
+        skip = -block.ctypes.data % ALIGNMENT
+        return block[skip : skip + nbytes].view(dtype).reshape(shape)
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, np.ndarray)

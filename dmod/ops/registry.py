@@ -125,6 +125,8 @@ class Operator:
         The head of a network: its gradient does not depend on the output's gradient.
     slots : tuple of str
         The names of all inputs that some attributes ask for, if the default ones leave some out.
+    json_outputs : callable
+        How many outputs MXNet counts in a symbol's JSON, where its hidden ones are others than ours.
     variadic : str
         The parameter that counts the inputs, such as 'num_args', of an operator that takes any number.
     host : bool
@@ -149,6 +151,7 @@ class Operator:
     view: Callable[[Attrs, bool], bool] = _constant(False)
     is_loss: bool = False
     slots: tuple[str, ...] = ()
+    json_outputs: Callable[[Attrs], int | None] = _constant(None)
     variadic: str = ""
     host: bool = False
     aux_init: dict[str, str] = field(default_factory=dict)

@@ -32,7 +32,7 @@ def dumps(heads: list[Entry]) -> str:
             for i, e in enumerate(node.inputs)
         ]
         nodes.append(item)
-        row_ptr.append(row_ptr[-1] + (len(node.op.outputs(node.attrs)) if node.op else 1))
+        row_ptr.append(row_ptr[-1] + _counted_outputs(node))
     graph = {
         "nodes": nodes,
         "arg_nodes": [i for i, node in enumerate(order) if node.is_variable],
@@ -41,6 +41,13 @@ def dumps(heads: list[Entry]) -> str:
         "attrs": {"mxnet_version": _Triple(("int", VERSION))},
     }
     return _write(graph, 0)
+
+
+def _counted_outputs(node: Node) -> int:
+    """How many outputs MXNet counts."""
+    if node.op is None:
+        return 1
+    return node.op.json_outputs(node.attrs) or len(node.op.outputs(node.attrs))
 
 
 class _Triple(tuple):
