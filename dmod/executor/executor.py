@@ -90,6 +90,7 @@ class Executor:
                 )
         values = {name: array._data for name, array in arrays.items()}
         outputs, head_grads = [], []
+        made: dict[Any, Any] = {}  # a head that is listed twice has one array
         places = self._places(order)
         for head in symbol._heads:
             key, node = entry_key(head), head.node
@@ -97,7 +98,9 @@ class Executor:
             if node.op is None:
                 outputs.append(values[node.name])
             else:
-                outputs.append(memory.zeros(shapes[key] or (), dtypes[key]))
+                if key not in made:
+                    made[key] = memory.zeros(shapes[key] or (), dtypes[key])
+                outputs.append(made[key])
             takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
             head_grads.append(memory.zeros(shapes[key] or (), dtypes[key]) if takes_gradient else None)
         return Binding(

@@ -179,3 +179,12 @@ def test_moving_statistics_change_in_backward_only():
 def test_division_by_zero_warns_nobody():
     (out,) = (1 / a).eval(a=mx.nd.zeros((2,)))
     assert np.isinf(out.asnumpy()).all()
+
+
+def test_an_output_listed_twice_is_computed_for_both():
+    y = a * 2
+    exe = mx.sym.Group([y, y, a]).simple_bind(mx.cpu(), a=(2,))
+    outputs = exe.forward(is_train=True, a=[1, 2])
+    assert [o.asnumpy().tolist() for o in outputs] == [[2, 4], [2, 4], [1, 2]]
+    exe.backward([mx.nd.ones((2,)), mx.nd.ones((2,)) * 10, mx.nd.ones((2,))])
+    assert exe.grad_dict["a"].asnumpy().tolist() == [23, 23]
