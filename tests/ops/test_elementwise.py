@@ -10,6 +10,7 @@ import pytest
 
 import dmod as mx
 from dmod.base import InvalidArgument
+from dmod.ops import OPERATORS
 from tests.gradients import worst_gradient_error
 from tests.oracle.cases_unary import UNARY
 
@@ -126,6 +127,11 @@ def test_comparing_gives_symbols_and_symbols_stay_keys():
         mx.sym.maximum(a, "x")
     assert (mx.sym.maximum(2, 3), mx.sym.minimum(2, 3), mx.sym.power(2, 3)) == (3, 2, 8)
     assert mx.sym.hypot(3, 4) == 5.0
+
+
+def test_the_sparse_namespace_has_the_same_operators():
+    assert OPERATORS["_sparse_relu"] is OPERATORS["relu"]
+    assert OPERATORS["_sparse_where"] is OPERATORS["where"]
 
 
 def test_casts_choose_dtypes():

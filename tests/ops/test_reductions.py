@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dmod as mx
 from dmod.base import InvalidArgument, MXNetError
+from dmod.device.cpu import CpuBackend
+from dmod.device.random import SlotStream
+from dmod.ops import Call, get_operator
 from dmod.ops.reduction import Reduction
 from tests.gradients import worst_gradient_error
 
@@ -103,3 +108,34 @@ def test_errors_name_node_argument_and_shapes(build, shapes, words):
 def test_only_numbers_with_fractions_can_be_infinite():
     with pytest.raises(InvalidArgument, match=r"all_finite.*int32"):
         mx.sym.all_finite(a).infer_type(a="int32")
+
+
+def applied(name, data, **attrs):
+    """An operator's output and its input's gradient for gradients of 1, without a graph: lengths can be 0."""
+    operator = get_operator(name)
+    parsed = operator.parse({key: str(value) for key, value in attrs.items()}, "test")
+    (shape,) = operator.infer_shape(parsed, [data.shape], [None])[1]
+    (dtype,) = operator.infer_type(parsed, [data.dtype])[1]
+    out, grad = np.empty(shape, dtype), np.empty_like(data)
+    call = Call(CpuBackend(), np, parsed, True, [data], [out], [], SlotStream(), 0, np.empty)
+    with np.errstate(all="ignore"):
+        operator.forward(call)()
+        operator.backward(replace(call, out_grads=[np.ones_like(out)], in_grads=[grad]))()
+    return out, grad
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral"),
+    [("sum", 0), ("mean", np.nan), ("prod", 1), ("nansum", 0), ("nanprod", 1), ("norm", 0)],
+)
+@pytest.mark.parametrize("attrs", [*AXES[:1], {"axis": 0}, {"axis": (0, 1), "keepdims": True}], ids=str)
+def test_reductions_of_nothing(name, neutral, attrs):
+    out, grad = applied(name, np.zeros((0, 3), np.float32), **attrs)
+    np.testing.assert_array_equal(out, np.full(out.shape, neutral, np.float32))
+    assert grad.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["max", "min", "argmax", "argmin"])
+def test_nothing_has_no_extremum(name):
+    with pytest.raises(InvalidArgument, match=r"at least one element.*\(0, 3\)"):
+        applied(name, np.zeros((0, 3), np.float32))
