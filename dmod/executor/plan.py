@@ -21,7 +21,7 @@ from dmod.base import MXNetError
 from dmod.device import HOST, Backend, copy
 from dmod.device.random import SlotStream
 from dmod.executor.memory import Workspace, assign_offsets
-from dmod.ops.registry import Call, Operator, Step
+from dmod.ops.registry import Call, Operator, Step, zero_gradient
 from dmod.symbol.graph import Entry, Node, output_name
 
 __all__ = ["Binding", "Plan", "compile_plan"]
@@ -154,9 +154,13 @@ class _Compiler:
         """The ids of the nodes whose gradient leads to an argument that wants one."""
         needed: set[int] = set()
         for node in self.binding.order:
-            wanted = self.binding.reqs.get(node.name, "null") != "null" if node.is_variable else False
-            arguments = node.inputs[: node.num_arguments]
-            if wanted or any(id(e.node) in needed for e in arguments):
+            if node.op is None:
+                wanted = self.binding.reqs.get(node.name, "null") != "null"
+            else:  # below an operator that passes nothing on, such as BlockGrad, there is nothing to do
+                arguments = node.inputs[: node.num_arguments]
+                passes = node.op.backward is not zero_gradient
+                wanted = passes and any(id(e.node) in needed for e in arguments)
+            if wanted:
                 needed.add(id(node))
         return needed
 

@@ -46,3 +46,13 @@ def test_views_take_no_step():
     net = mx.sym.Flatten(mx.sym.Reshape(mx.sym.Variable("data") * 2, shape=(0, -1))) + 1
     plan = net.simple_bind(mx.cpu(), data=(2, 3, 4)).plan(True)
     assert len(plan.forward) == 2 and len(plan.backward) == 2
+
+
+def test_nothing_is_computed_below_an_operator_that_passes_no_gradient_on():
+    net = mx.sym.BlockGrad(mx.sym.Activation(mx.sym.Variable("data"), act_type="tanh") * 2)
+    exe = net.simple_bind(mx.cpu(), data=(2, 3))
+    assert len(exe.plan(True).backward) == 1  # the gradient is set to zero
+    exe.grad_dict["data"][:] = 7
+    exe.forward(is_train=True)
+    exe.backward(mx.nd.ones((2, 3)))
+    assert not exe.grad_dict["data"].asnumpy().any()
