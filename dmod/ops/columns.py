@@ -91,7 +91,7 @@ class Columns:
         return call.scratch((self.block * channels * math.prod(self.grid),), self.dtype)
 
     def on_grid(self, memory: Any, channels: int, count: int, groups: int) -> tuple[Any, Any]:
-        """A `gapped` array as matrices (groups, channels / groups, columns), and without its gaps (N, C, ...)."""
+        """A `gapped` array as matrices (groups, C / groups, columns), and without gaps as (N, C, ...)."""
         n = len(self.grid)
         used = memory[: count * channels * math.prod(self.grid)].reshape(channels, count, *self.grid)
         inner = used[..., : self.window.out[-1]].transpose(1, 0, *range(2, n + 2))

@@ -18,7 +18,7 @@ from dmod.base import InvalidArgument
 from dmod.ops.columns import Columns, work_dtype
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, choice, integer, optional, shape
-from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register, same_type
+from dmod.ops.registry import Attrs, Call, Dtypes, Shapes, Step, register, same_type
 from dmod.ops.window import LAYOUTS, Window, window_of
 
 __all__ = ["CONVOLUTION_PARAMS", "check_layout", "float_type"]

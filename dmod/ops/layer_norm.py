@@ -168,8 +168,8 @@ for _name, _params, _doc in (
             Param("eps", number, 1e-5, "Added to the variance."),
             _STATISTICS,
         ],
-        "the axis `axis`.\n\ngamma and beta have that axis's length; mean and standard deviation keep it, with "
-        "length 1.",
+        "the axis `axis`.\n\ngamma and beta have that axis's length; mean and standard deviation keep it, "
+        "with length 1.",
     ),
     (
         "GroupNorm",

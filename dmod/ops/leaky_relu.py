@@ -2,6 +2,8 @@
 
 leaky: Maas et al., 2013; prelu: He et al., 2015; elu: Clevert et al., 2015; selu: Klambauer et al., 2017;
 gelu: Hendrycks and Gimpel, 2016; rrelu: Xu et al., 2015.
+
+The gradient of selu is that of its output; MXNet 1.9.1's is not (it scales once too often).
 """
 
 from __future__ import annotations
@@ -167,7 +169,9 @@ def _cumulative(call: Call) -> tuple[Any, Step]:
     # Abramowitz and Stegun 7.1.26, right to 1.5e-7, which is float32's own precision here.
     t, sign = (call.scratch(x.shape, x.dtype) for _ in range(2))
     p = x.dtype.type(0.3275911 * math.sqrt(0.5))
-    last, *others = (x.dtype.type(c / 2) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592))
+    last, *others = (
+        x.dtype.type(c / 2) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    )
     minus_half = x.dtype.type(-0.5)
 
     def run() -> None:

@@ -49,14 +49,14 @@ class PoolWindows:
         return self.length != self.size
 
     @property
-    def inner(self) -> tuple[slice, ...]:
+    def inner(self) -> tuple[Any, ...]:
         """Where the elements lie in an array of the spatial axes `length`."""
-        return (..., *(slice(p, p + n) for p, n in zip(self.pad, self.size, strict=True)))  # type: ignore[return-value]
+        return (..., *(slice(p, p + n) for p, n in zip(self.pad, self.size, strict=True)))
 
     @property
-    def zeros(self) -> tuple[slice, ...]:
+    def zeros(self) -> tuple[Any, ...]:
         """The elements and the padding on both sides."""
-        return (..., *(slice(0, n + 2 * p) for p, n in zip(self.pad, self.size, strict=True)))  # type: ignore[return-value]
+        return (..., *(slice(0, n + 2 * p) for p, n in zip(self.pad, self.size, strict=True)))
 
     @property
     def is_disjoint(self) -> bool:
@@ -192,7 +192,7 @@ def _reduce_taps(function: Callable[..., Any], taps: list[Any], target: Any) -> 
 
 
 def expand(call: Call, windows: PoolWindows, source: Any, target: Any) -> list[Step]:
-    """The transpose of `reduce` by sums: add each element of `source` (N, C, ...) to its window in `target`."""
+    """The transpose of `reduce` by sums: add each element of `source` to its window in `target`."""
     xp, n = call.xp, len(windows.out)
     if windows.is_global:
         return [_copy(xp, source, target)]

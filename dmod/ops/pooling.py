@@ -289,7 +289,7 @@ def _in_blocks(build: Builder) -> Builder:
 
         for start in range(0, planes, block):
             scratch.restart()
-            parts = {
+            parts: dict[str, Any] = {
                 name: cut(getattr(call, name), start)
                 for name in ("inputs", "outputs", "out_grads", "in_grads")
             }
@@ -328,7 +328,9 @@ register(
         ),
         *_COMMON,
         Param("p_value", optional(integer), None, "The p of pool_type 'lp'."),
-        Param("count_include_pad", optional(boolean), None, "Whether padding counts in averages; default True."),
+        Param(
+            "count_include_pad", optional(boolean), None, "Whether padding counts in averages; default True."
+        ),
         Param(
             "layout",
             optional(choice(("NCDHW", "NCHW", "NCW", "NDHWC", "NHWC", "NWC"))),

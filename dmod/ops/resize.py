@@ -31,10 +31,10 @@ def bilinear_matrix(size: int, out: int, align_corners: bool) -> np.ndarray:
            [0. , 1. ]])
     """
     positions = np.arange(out, dtype=np.float64)
-    if size == out:
+    if size == out or out == 1:  # a single output is the first element, whatever aligns
         source = positions
     elif align_corners:
-        source = positions * ((size - 1) / (out - 1) if out > 1 else 0.0)
+        source = positions * ((size - 1) / (out - 1))
     else:
         source = np.maximum((positions + 0.5) * (size / out) - 0.5, 0.0)
     low = np.minimum(source.astype(np.int64), size - 1)

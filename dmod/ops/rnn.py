@@ -16,10 +16,16 @@ from dmod.ops.convolution import float_type
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, choice, integer, number, optional
 from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register
-from dmod.ops.rnn_cells import CELLS, Cell, Direction
+from dmod.ops.rnn_cells import Cell, Direction
+from dmod.ops.rnn_gru import Gru
 from dmod.ops.rnn_layout import GATES, packed_arrays, packed_size
+from dmod.ops.rnn_lstm import Lstm
+from dmod.ops.rnn_plain import Plain, PlainRelu
 
 __all__: list[str] = []
+
+CELLS: dict[str, type[Cell]] = {"rnn_relu": PlainRelu, "rnn_tanh": Plain, "lstm": Lstm, "gru": Gru}
+"""The cell of each mode."""
 
 
 def _arguments(attrs: Attrs) -> list[str]:
@@ -264,7 +270,9 @@ def _backward(call: Call) -> Step:
             row = layer * net.directions + direction
             dh, dc = (None if a is None else a[row] for a in d_states)
             cell = cells[layer, direction]
-            steps.append(cell.backward(net.side(dy, direction), dh, dc, grads.get((layer, direction), {}), dx))
+            steps.append(
+                cell.backward(net.side(dy, direction), dh, dc, grads.get((layer, direction), {}), dx)
+            )
         if (layer, 0, "mask") in net.reserve:
             steps.append(_multiply(xp, dx, net.reserve[layer, 0, "mask"]))
         dy = dx
@@ -326,7 +334,9 @@ register(
         Param("mode", choice(tuple(sorted(GATES))), doc="The kind of cell."),
         Param("p", number, 0.0, "The share of elements between layers that are dropped in training."),
         Param("state_outputs", boolean, False, "Also output the states after the last step."),
-        Param("projection_size", optional(integer), None, "The width of an LSTM's states after a projection."),
+        Param(
+            "projection_size", optional(integer), None, "The width of an LSTM's states after a projection."
+        ),
         Param("lstm_state_clip_min", optional(number), None, "The least value of an LSTM's cell state."),
         Param("lstm_state_clip_max", optional(number), None, "The greatest value of an LSTM's cell state."),
         Param("lstm_state_clip_nan", boolean, False, "Ignored: whether clipping removes NaN."),
