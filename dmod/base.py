@@ -7,6 +7,8 @@ keeps catching what it caught under MXNet::
     ├── InvalidArgument (ValueError)      a value that the caller passed cannot be used
     ├── NotReadyError                     a call that came before the call it depends on
     ├── GraphError (ValueError)           a symbol, or its JSON, that is malformed
+    ├── NotImplementedForSymbol           a method that only arrays have
+    ├── NotSupportedForSparseNDArray      a method that only dense arrays have
     ├── FormatError (ValueError)          a file that is corrupt, truncated or of another format
     └── KVStoreError
         ├── UnknownKeyError (LookupError) a key used before `init`
@@ -31,7 +33,9 @@ __all__ = [
     "JoinRefusedError",
     "KVStoreError",
     "MXNetError",
+    "NotImplementedForSymbol",
     "NotReadyError",
+    "NotSupportedForSparseNDArray",
     "PeerLostError",
     "ProtocolError",
     "RemoteError",
@@ -49,6 +53,14 @@ class InvalidArgument(MXNetError, ValueError):
 
 class NotReadyError(MXNetError):
     """A call that came before the call it depends on; the message names the missing one."""
+
+
+class NotImplementedForSymbol(MXNetError, NotImplementedError):
+    """A method of arrays that was called on a symbol, which has no values yet."""
+
+
+class NotSupportedForSparseNDArray(MXNetError, NotImplementedError):
+    """A method that only dense arrays have; ``tostype('default')`` makes one."""
 
 
 class GraphError(MXNetError, ValueError):

@@ -40,6 +40,11 @@ def _power(xp: Any, left: Any, right: Any) -> Any:
     return xp.power(left, right)
 
 
+def _modulo(xp: Any, left: Any, right: Any) -> Any:
+    out = xp.mod(left, right)
+    return out if _is_whole(out) else xp.where(xp.equal(right, 0), out.dtype.type(0), out)
+
+
 def _plain(name: str) -> Callable[[Any, Any, Any], Any]:
     return lambda xp, left, right: getattr(xp, name)(left, right)
 
@@ -53,7 +58,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
         name: _plain(name)
         for name in ("greater", "greater_equal", "logical_and", "logical_or", "logical_xor")
     },
-    "modulo": _plain("mod"),
+    "modulo": _modulo,
     "lesser": _plain("less"),
     "lesser_equal": _plain("less_equal"),
     "divide": _divide,
@@ -94,8 +99,6 @@ class Arithmetic:
     def _binary(self, other: Any, name: str, swap: bool = False) -> Any:
         """Apply a function of `FUNCTIONS` to this array and another, or a number."""
         right = self._operand(other, name)
-        if right is None:
-            return NotImplemented
         left, memory = self._data, backend(self._ctx)
         pair = (right, left) if swap else (left, right)
         try:
@@ -108,7 +111,10 @@ class Arithmetic:
         return type(self)(out, self._ctx)  # type: ignore[call-arg]
 
     def _operand(self, other: Any, name: str) -> Any:
-        """`other` as an operand on this array's device; None if it cannot be one."""
+        """`other` as an operand on this array's device.
+
+        A type that cannot be one raises here: numpy would take an array of ours for its own, if it could.
+        """
         if isinstance(other, Arithmetic):
             other = other._dense()  # type: ignore[attr-defined]
             same_device(self._ctx, other._ctx, name)
@@ -119,12 +125,10 @@ class Arithmetic:
             return other._data
         if isinstance(other, (bool, int, float, np.bool_, np.integer, np.floating)):
             return _number(other, self._data.dtype)
-        return None
+        raise TypeError(f"{name}: type {type(other)} not supported")
 
     def _inplace(self, other: Any, name: str) -> Any:
         result = self._binary(other, name)
-        if result is NotImplemented:
-            return result
         if result.shape != self._data.shape:
             raise InvalidArgument(
                 f"{name}: the result has shape {result.shape}, it does not fit into {self._data.shape}"
@@ -225,15 +229,10 @@ class Arithmetic:
 def _function(name: str, of_numbers: Callable[[Any, Any], Any], doc: str) -> Callable[[Any, Any], Any]:
     def function(lhs: Any, rhs: Any) -> Any:
         if isinstance(lhs, Arithmetic):
-            out = lhs._binary(rhs, name)
-        elif isinstance(rhs, Arithmetic):
-            out = rhs._binary(lhs, name, swap=True)
-        else:
-            return of_numbers(lhs, rhs)
-        if out is NotImplemented:
-            wrong = rhs if isinstance(lhs, Arithmetic) else lhs
-            raise TypeError(f"{name}: type {type(wrong)} not supported")
-        return out
+            return lhs._binary(rhs, name)
+        if isinstance(rhs, Arithmetic):
+            return rhs._binary(lhs, name, swap=True)
+        return of_numbers(lhs, rhs)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""{doc}, element by element; shapes broadcast.

@@ -120,7 +120,7 @@ def invoke(
     """
     where = where or op.name
     outs = [] if out is None else [out] if isinstance(out, NDArray) else list(out)
-    attrs = op.parse(texts_of(_following_out(op, inputs, params, outs)), where)
+    attrs = op.parse(texts_of(_following_out(op, inputs, params, outs), op), where)
     return run(op, attrs, inputs, outs, out, where)
 
 
@@ -336,7 +336,7 @@ def _make_variadic(name: str, op: Operator) -> Callable[..., Any]:
             raise InvalidArgument(f"{name}: give inputs by position or by name, not both")
         arrays = list(data[0]) if len(data) == 1 and isinstance(data[0], (list, tuple)) else list(data)
         params = with_count(op, kwargs, len(arrays) or len(named))
-        attrs = op.parse(texts_of(params), name)
+        attrs = op.parse(texts_of(params, op), name)
         if named:
             arrays = inputs_in_order(op, attrs, named)
         return invoke(op, arrays, params, out, name)
@@ -353,7 +353,7 @@ def _make_fixed(name: str, op: Operator) -> Callable[..., Any]:
         kwargs.pop("name", None)
         arrays, given = sort_arguments(name, slots, params, args, kwargs, _is_array)
         outs = [] if out is None else [out] if isinstance(out, NDArray) else list(out)
-        attrs = op.parse(texts_of(_following_out(op, slots, given, outs)), name)
+        attrs = op.parse(texts_of(_following_out(op, slots, given, outs), op), name)
         return run(op, attrs, inputs_in_order(op, attrs, arrays), outs, out, name)
 
     describe(function, name, op, slots, "NDArray", ["out", "name"])

@@ -7,6 +7,7 @@ in `fluent`, arithmetic is in `arithmetic`, keys are in `indexing`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -222,7 +223,7 @@ class NDArray(Arithmetic, FluentMethods):
         """The array in another dtype; itself if `copy` is false and the dtype is the same."""
         if not copy and self._data.dtype == np.dtype(dtype):
             return self
-        return self._copied(self._ctx, np.dtype(dtype))
+        return self._copied(self._ctx, _dtype(dtype))
 
     def tostype(self, stype: str) -> NDArray:
         """The values in another storage type: 'default', 'row_sparse' or 'csr'."""
@@ -384,7 +385,7 @@ class NDArray(Arithmetic, FluentMethods):
         with np.errstate(all="ignore"), memory.activate():
             if source.dtype != self._data.dtype:
                 source = source.astype(self._data.dtype)
-            self._data[place] = source
+            self._data[place] = source.reshape(()) if source.size == 1 else source
 
     def slice_assign(self, rhs: NDArray, begin: Any, end: Any, step: Any) -> NDArray:
         """Write `rhs` into the region from `begin` to `end`, in steps; returns this array."""
@@ -428,6 +429,14 @@ def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(map(int, dims))
 
 
+def _dtype(dtype: Any) -> np.dtype:
+    """A dtype that arrays can have; float32 for None."""
+    found = np.dtype(np.float32 if dtype is None else dtype)
+    if found.kind not in "fiub":
+        raise InvalidArgument(f"dtype {found}: expected floating-point or whole numbers, or bool")
+    return found
+
+
 def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> NDArray:
     """Copy `source_array` to a new NDArray.
 
@@ -448,11 +457,11 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
         wanted = source_array.dtype if dtype is None else dtype
         if source_array.stype != "default":
             return source_array.astype(wanted).as_in_context(ctx)
-        return source_array._copied(ctx, np.dtype(wanted))
+        return source_array._copied(ctx, _dtype(wanted))
     source = np.asarray(source_array)
     if source.dtype == object:
         raise TypeError("array: expected numbers in a rectangular nesting")
-    return NDArray(source, Context("cpu", 0))._copied(ctx, np.dtype(np.float32 if dtype is None else dtype))
+    return NDArray(source, Context("cpu", 0))._copied(ctx, _dtype(dtype))
 
 
 def from_numpy(ndarray: np.ndarray, zero_copy: bool = True, array_cls: type[NDArray] = NDArray) -> NDArray:
@@ -475,7 +484,7 @@ def empty(
     if stype not in (None, "default"):
         return zeros(shape, ctx, dtype, stype)
     ctx = ctx or current_context()
-    return NDArray(backend(ctx).empty(_shape(shape), dtype or np.float32), ctx)
+    return NDArray(backend(ctx).empty(_shape(shape), _dtype(dtype)), ctx)
 
 
 def zeros(
@@ -491,7 +500,7 @@ def zeros(
 
         return sparse.zeros(stype, shape, ctx, dtype)
     ctx = ctx or current_context()
-    return NDArray(backend(ctx).zeros(_shape(shape), dtype or np.float32), ctx)
+    return NDArray(backend(ctx).zeros(_shape(shape), _dtype(dtype)), ctx)
 
 
 def ones(shape: int | Sequence[int], ctx: Context | None = None, dtype: Any = None, **kwargs: Any) -> NDArray:
@@ -522,8 +531,11 @@ def arange(
     dtype: Any = np.float32,
 ) -> NDArray:
     """Evenly spaced values in ``[start, stop)``, each `repeat` times."""
-    values = np.arange(start, step=step) if stop is None else np.arange(start, stop, step)
-    return array(np.repeat(values, repeat), ctx, dtype or np.float32)
+    first, last = (0, start) if stop is None else (start, stop)
+    wanted = _dtype(dtype)
+    count = max(0, math.ceil((last - first) / step))
+    values = np.arange(count).astype(wanted) * wanted.type(step) + wanted.type(first)
+    return array(np.repeat(values, repeat), ctx, wanted)
 
 
 def linspace(

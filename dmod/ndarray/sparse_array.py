@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from dmod.base import InvalidArgument, MXNetError
+from dmod.base import InvalidArgument, MXNetError, NotSupportedForSparseNDArray
 from dmod.context import Context
 from dmod.device import backend, to_host
 from dmod.ndarray import sparse_math
@@ -26,17 +26,12 @@ from dmod.ndarray.params_file import Stored
 __all__ = [
     "BaseSparseNDArray",
     "CSRNDArray",
-    "NotSupportedForSparseNDArray",
     "RowSparseNDArray",
     "cast_storage",
     "from_stored",
     "index_list",
     "retain",
 ]
-
-
-class NotSupportedForSparseNDArray(MXNetError, NotImplementedError):
-    """A method that only dense arrays have; `tostype('default')` makes one."""
 
 
 class BaseSparseNDArray(NDArray):
@@ -195,7 +190,7 @@ class BaseSparseNDArray(NDArray):
         elif isinstance(other, (bool, int, float, np.bool_, np.integer, np.floating)):
             result = self._binary_number(other, name, swap)
         else:
-            return NotImplemented
+            raise TypeError(f"{name}: type {type(other)} not supported")
         return self._dense()._binary(other, name, swap) if result is None else result
 
     def _binary_number(self, other: Any, name: str, swap: bool) -> Any:
@@ -232,11 +227,8 @@ class BaseSparseNDArray(NDArray):
         raise NotImplementedError
 
     def _inplace(self, other: Any, name: str) -> Any:
-        result = self._binary(other, name)
-        if result is not NotImplemented:
-            self[:] = result
-            return self
-        return result
+        self[:] = self._binary(other, name)
+        return self
 
     def _unary(self, name: str) -> Any:
         *aux, data = self._parts()
@@ -430,7 +422,7 @@ def from_stored(stored: Stored, ctx: Context) -> BaseSparseNDArray:
     return kind(stored.data, stored.aux, stored.shape, ctx)
 
 
-def cast_storage(data: NDArray, stype: str) -> Any:
+def cast_storage(data: NDArray, stype: str, out: NDArray | None = None, name: str | None = None) -> Any:
     """A copy in another storage type.
 
     Parameters
@@ -438,7 +430,15 @@ def cast_storage(data: NDArray, stype: str) -> Any:
     data : NDArray
     stype : {'default', 'row_sparse', 'csr'}
         row_sparse and csr do not become each other.
+    out : NDArray, optional
+        Where the copy goes.
+    name : str, optional
+        Ignored.
     """
+    return _cast(data, stype) if out is None else _cast(data, stype).copyto(out)
+
+
+def _cast(data: NDArray, stype: str) -> Any:
     if stype not in ("default", "row_sparse", "csr"):
         raise InvalidArgument(f"storage type {stype!r}: expected 'default', 'row_sparse' or 'csr'")
     if data.stype == stype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dmod.symbol import _internal as _internal
 from dmod.symbol import contrib, image, linalg, op, random, sparse
+from dmod.symbol import fluent as _fluent
 from dmod.symbol import functions as _functions
 from dmod.symbol.arithmetic import hypot, maximum, minimum, pow, power
 from dmod.symbol.creation import arange, eye, full, histogram, linspace, ones, split_v2, zeros
@@ -12,6 +13,7 @@ from dmod.symbol.symbol import Symbol, load, load_json
 
 _GENERATED = _functions.make_functions()
 globals().update({name: f for name, f in _GENERATED.items() if not name.startswith("_")})
+_fluent.set_functions({**_GENERATED, "split_v2": split_v2})
 
 __all__ = ["Group", "Symbol", "Variable", "load", "load_json", "var"]
 __all__ += ["arange", "eye", "full", "histogram", "linspace", "ones", "split_v2", "zeros"]

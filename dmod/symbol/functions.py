@@ -92,8 +92,14 @@ def var(
 Variable = var
 
 
-def Group(symbols: Sequence[Symbol]) -> Symbol:
+def Group(symbols: Sequence[Symbol], create_fn: Callable[[list[Entry]], Symbol] = Symbol) -> Symbol:
     """One symbol with the outputs of several.
+
+    Parameters
+    ----------
+    symbols : list of Symbol
+    create_fn : callable
+        Makes the group of the outputs.
 
     Examples
     --------
@@ -103,7 +109,7 @@ def Group(symbols: Sequence[Symbol]) -> Symbol:
     symbols = list(symbols)
     if not symbols or not all(isinstance(s, Symbol) for s in symbols):
         raise TypeError("Group: expected a list of at least one Symbol")
-    return Symbol([head for symbol in symbols for head in symbol._heads])
+    return create_fn([head for symbol in symbols for head in symbol._heads])
 
 
 def _make(name: str, op: Operator) -> Callable[..., Symbol]:

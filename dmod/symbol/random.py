@@ -40,7 +40,8 @@ def _sample(name: str, parameters: dict[str, Any], kwargs: dict[str, Any], **opt
 
 
 def _create(op: str, inputs: list[Any], params: dict[str, Any], name: Any = None, attr: Any = None) -> Symbol:
-    return create(get_operator(op), inputs, params, name, attr, hint=op)
+    given = {key: value for key, value in params.items() if value is not None}
+    return create(get_operator(op), inputs, given, name, attr, hint=op)
 
 
 def uniform(low: Any = 0, high: Any = 1, shape: _Shape = None, dtype: Any = None, **kwargs: Any) -> Symbol:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from dmod.atomic_file import write_atomic
 from dmod.attribute import current_attributes
-from dmod.base import GraphError, InvalidArgument, NotReadyError
+from dmod.base import GraphError, InvalidArgument, MXNetError, NotReadyError
 from dmod.name import current_name_manager
 from dmod.ops import Operator, get_operator
 from dmod.ops.calling import texts_of
 from dmod.registry import nearest
 from dmod.symbol import json_format
+from dmod.symbol.fluent import FluentMethods
 from dmod.symbol.graph import (
     Entry,
     Node,
@@ -31,6 +32,7 @@ __all__ = ["Symbol", "set_binder"]
 HIDDEN_KEYS = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 """Attributes that MXNet knows with and without underscores."""
 
+_AMP_CASTS = ("amp_cast", "amp_multicast")
 _binder: Any = None
 
 
@@ -40,7 +42,7 @@ def set_binder(binder: Any) -> None:
     _binder = binder
 
 
-class Symbol:
+class Symbol(FluentMethods):
     """One or several outputs of a graph of operators and variables.
 
     Symbols come from `Variable`, from operators, and from arithmetic on symbols.
@@ -205,7 +207,7 @@ class Symbol:
     def __copy__(self) -> Symbol:
         return self._copy({})
 
-    def __deepcopy__(self, memo: Any) -> Symbol:
+    def __deepcopy__(self, _: Any) -> Symbol:
         return self._copy({})
 
     # ---- inference
@@ -266,6 +268,16 @@ class Symbol:
         args_, outs, aux = ([t.type for t in part] for part in parts)
         return args_, outs, aux
 
+    def infer_type_partial(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Like `infer_type`, but with what follows: None for a dtype that does not."""
+        known = self._by_name("infer_type_partial", args, kwargs)
+        order = self._order()
+        dtypes = infer_dtypes(order, {k: v for k, v in known.items() if v is not None})
+        args_, outs, aux = (
+            [None if t is None else t.type for t in part] for part in self._split(order, dtypes)
+        )
+        return args_, outs, aux
+
     def _split(
         self, order: list[Node], values: dict[tuple[int, int], Any]
     ) -> tuple[list[Any], list[Any], list[Any]]:
@@ -289,13 +301,38 @@ class Symbol:
 
     # ---- files
 
-    def tojson(self) -> str:
-        """The graph as JSON, as MXNet 1.9.1 writes it."""
-        return json_format.dumps(self._heads)
+    def tojson(self, remove_amp_cast: bool = True) -> str:
+        """The graph as JSON, as MXNet 1.9.1 writes it.
 
-    def save(self, fname: str | os.PathLike[str]) -> None:
-        """Write the graph's JSON to a file, whole or not at all."""
-        write_atomic(fname, [self.tojson().encode()])
+        Parameters
+        ----------
+        remove_amp_cast : bool
+            Leave out the casts that mixed precision has put in, but for those that are outputs.
+        """
+        return json_format.dumps(self._without_casts()._heads if remove_amp_cast else self._heads)
+
+    def save(self, fname: str | os.PathLike[str], remove_amp_cast: bool = True) -> None:
+        """Write the graph's JSON to a file, whole or not at all; see `tojson`."""
+        write_atomic(fname, [self.tojson(remove_amp_cast).encode()])
+
+    def _without_casts(self) -> Symbol:
+        """The graph without amp_cast and amp_multicast: itself, if it has none."""
+        if not any(n.op is not None and n.op.name in _AMP_CASTS for n in self._order()):
+            return self
+        copies: dict[int, Node] = {}
+        sources: dict[tuple[int, int], Entry] = {}
+
+        heads = {id(e.node) for e in self._heads}
+        for node in self._order():
+            inputs = [
+                sources.get((id(e.node), e.index)) or Entry(copies[id(e.node)], e.index) for e in node.inputs
+            ]
+            is_cast = node.op is not None and node.op.name in _AMP_CASTS
+            if is_cast:
+                sources.update({(id(node), i): e for i, e in enumerate(inputs)})
+            if not is_cast or id(node) in heads:
+                copies[id(node)] = Node(node.op, node.name, dict(node.raw), inputs)
+        return Symbol([Entry(copies[id(e.node)], e.index) for e in self._heads])
 
     def debug_str(self) -> str:
         """The graph as text for reading."""
@@ -311,8 +348,11 @@ class Symbol:
                 lines += ["Attrs:", *(f"\t{k}={v}" for k, v in sorted(node.raw.items()))]
         return "\n".join(lines) + "\n"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _from_json, (self.tojson(),)
+    def __getstate__(self) -> dict[str, str]:
+        return {"handle": self.tojson(remove_amp_cast=False)}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self._heads = load_json(state["handle"])._heads
 
     # ---- executors
 
@@ -378,6 +418,31 @@ class Symbol:
         """Compute the outputs for given arguments, once; returns a list of NDArray."""
         return _need_binder().evaluate(self, ctx, kwargs)
 
+    # ---- what MXNet declares and dmod, like it, does not have
+
+    def gradient(self, wrt: Sequence[str]) -> NoReturn:
+        """MXNet names this and does not implement it; bind the symbol and call `backward`."""
+        raise MXNetError("Symbol.gradient is not implemented; bind the symbol and call backward()")
+
+    def optimize_for(
+        self,
+        backend: str,
+        args: Any = None,
+        aux: Any = None,
+        ctx: Any = None,
+        shape_dict: Any = None,
+        type_dict: Any = None,
+        stype_dict: Any = None,
+        skip_infer: bool = False,
+        **kwargs: Any,
+    ) -> NoReturn:
+        """Refused: there are no graph backends such as TensorRT; dmod compiles a graph when it binds it."""
+        raise MXNetError(f"optimize_for({backend!r}): dmod has no graph backends")
+
+    def get_backend_symbol(self, backend: str) -> NoReturn:
+        """Refused: there are no graph backends."""
+        raise MXNetError(f"get_backend_symbol({backend!r}): dmod has no graph backends")
+
     # ---- arithmetic
 
     def _arithmetic(self, other: Any, op: str, scalar_op: str, hints: tuple[str, str]) -> Symbol:
@@ -408,6 +473,8 @@ class Symbol:
 
     def __rtruediv__(self, other: Any) -> Symbol:
         return self._arithmetic(other, "elemwise_div", "_rdiv_scalar", ("_div", "_rdivscalar"))
+
+    __div__, __rdiv__ = __truediv__, __rtruediv__
 
     def __mod__(self, other: Any) -> Symbol:
         return self._arithmetic(other, "_mod", "_mod_scalar", ("_mod", "_modscalar"))
@@ -522,10 +589,6 @@ def _need_binder() -> Any:
     if _binder is None:
         raise NotReadyError("executors are not set up; import dmod, which does it")
     return _binder
-
-
-def _from_json(text: str) -> Symbol:
-    return load_json(text)
 
 
 def load_json(json_str: str) -> Symbol:
