@@ -141,7 +141,7 @@ def _backward(call: Call) -> Step:
             main = _backward_by_scatter(call, window)
         else:
             main = _backward_by_gather(call, mirrored)
-    rows = dy.reshape(*dy.shape[:2], -1)
+    rows = dy.reshape(*dy.shape[:2], math.prod(dy.shape[2:]))
 
     def run() -> None:
         main()

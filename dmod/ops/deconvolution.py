@@ -6,6 +6,8 @@ scattered from ``weight.T @ data``, and both gradients are products with columns
 
 from __future__ import annotations
 
+import math
+
 from dmod.base import InvalidArgument
 from dmod.ops.columns import Columns, work_dtype
 from dmod.ops.convolution import CONVOLUTION_PARAMS, check_layout, float_type
@@ -116,7 +118,7 @@ def _backward(call: Call) -> Step:
     w = weight if weight.dtype == dtype else call.scratch(weight.shape, dtype)
     w_rows = w.reshape(groups, channels // groups, -1)
     total, part = (call.scratch(w_rows.shape, dtype) for _ in range(2))
-    rows = dy.reshape(*dy.shape[:2], -1)
+    rows = dy.reshape(*dy.shape[:2], math.prod(dy.shape[2:]))
     blocks = []
     for block in columns.blocks():
         data, data_inner = columns.on_grid(gapped, channels, block.count, groups)

@@ -133,7 +133,7 @@ class Cell:
         xp, d = self.xp, self.d
         gates, states = self.kept["gates"], self.kept["states"]
         i2h, h2h, bias, scale = self._scaled_weights()
-        x, gates_rows = d.x.reshape(-1, self.I), gates.reshape(self.T * self.N, -1)
+        x, gates_rows = d.x.reshape(-1, self.I), gates.reshape(-1, self.gates * self.H)
         i2h_t = i2h.T
         step = self._step_forward(h2h.T)
         views = [self._views_forward(*time) for time in d.times]

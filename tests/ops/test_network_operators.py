@@ -7,6 +7,7 @@ import pytest
 
 import dmod as mx
 from dmod.base import InvalidArgument
+from dmod.ops import columns, pooling
 from dmod.ops.rnn_layout import packed_arrays, packed_size
 from tests.gradients import worst_gradient_error
 
@@ -297,3 +298,72 @@ def test_whole_numbers_are_refused():
     net = mx.sym.Convolution(a, num_filter=4, kernel=(3, 3), name="c")
     with pytest.raises(InvalidArgument, match="floating"):
         net.infer_type(a="int32")
+
+
+@pytest.mark.parametrize(
+    ("call", "shape"),
+    [
+        (
+            lambda x: mx.nd.Convolution(
+                x, mx.nd.ones((2, 3, 3, 3)), kernel=(3, 3), num_filter=2, no_bias=True
+            ),
+            (0, 2, 2, 2),
+        ),
+        (
+            lambda x: mx.nd.Convolution(
+                x, mx.nd.ones((2, 3, 1, 1)), kernel=(1, 1), num_filter=2, no_bias=True
+            ),
+            (0, 2, 4, 4),
+        ),
+        (
+            lambda x: mx.nd.Deconvolution(x, mx.nd.ones((3, 2, 3, 3)), kernel=(3, 3), num_filter=2),
+            (0, 2, 6, 6),
+        ),
+        (lambda x: mx.nd.Pooling(x, kernel=(2, 2)), (0, 3, 3, 3)),
+        (lambda x: mx.nd.Pooling(x, global_pool=True, pool_type="avg"), (0, 3, 1, 1)),
+        (lambda x: mx.nd.L2Normalization(x), (0, 3, 4, 4)),
+        (lambda x: mx.nd.LRN(x, nsize=3), (0, 3, 4, 4)),
+        (lambda x: mx.nd.UpSampling(x, scale=2, sample_type="nearest"), (0, 3, 8, 8)),
+    ],
+)
+def test_no_samples_give_no_outputs(call, shape):
+    assert call(mx.nd.array(np.zeros((0, 3, 4, 4)))).shape == shape
+
+
+def test_rnn_of_no_samples():
+    x, state = mx.nd.array(np.zeros((3, 0, 2))), mx.nd.array(np.zeros((1, 0, 2)))
+    out = mx.nd.RNN(x, mx.nd.ones((48,)), state, state, state_size=2, num_layers=1, mode="lstm")
+    assert out.shape == (3, 0, 2)
+
+
+def gradients(net, shape):
+    exe = net.simple_bind(mx.cpu(), a=shape)
+    rng = np.random.RandomState(2)
+    for array in exe.arg_dict.values():
+        array[:] = rng.standard_normal(array.shape)
+    (out,) = exe.forward(is_train=True)
+    exe.backward(mx.nd.array(rng.standard_normal(out.shape)))
+    return [out.asnumpy(), *(grad.asnumpy() for grad in exe.grad_arrays)]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        mx.sym.Convolution(a, kernel=(3, 3), num_filter=4),
+        mx.sym.Convolution(a, kernel=(3, 3), num_filter=4, pad=(1, 1)),
+        mx.sym.Convolution(a, kernel=(3, 3), num_filter=4, stride=(2, 2)),
+        mx.sym.Deconvolution(a, kernel=(3, 3), num_filter=4, stride=(2, 2)),
+        mx.sym.im2col(a, kernel=(3, 3), pad=(1, 1)),
+        mx.sym.Pooling(a, kernel=(3, 3), stride=(2, 2), pad=(1, 1)),
+        mx.sym.Pooling(a, kernel=(3, 3), pool_type="avg"),
+        mx.sym.Pooling(a, global_pool=True, pool_type="max"),
+    ],
+    ids=lambda net: net.name,
+)
+def test_images_in_blocks_give_what_they_give_at_once(net, monkeypatch):
+    shape = (5, 3, 7, 6)
+    whole = gradients(net, shape)
+    monkeypatch.setattr(columns, "_CACHE_NBYTES", 2 * 3 * 9 * 7 * 8 * 4)  # about two images
+    monkeypatch.setattr(pooling, "_BLOCK_NBYTES", 2 * 7 * 6 * 4)
+    for found, wanted in zip(gradients(net, shape), whole, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
