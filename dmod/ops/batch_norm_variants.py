@@ -123,6 +123,7 @@ def _relu_backward(call: Call) -> Step:
 register(
     "_contrib_BatchNormWithReLU",
     params=_BASE.params,
+    json_outputs=4,
     infer_shape=_BASE.infer_shape,
     forward=_relu_forward,
     backward=_relu_backward,

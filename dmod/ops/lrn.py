@@ -110,6 +110,7 @@ register(
         Param("knorm", number, 2.0, "Added to the squares."),
         Param("nsize", integer, doc="How many channels are summed; an even number counts as one less."),
     ],
+    json_outputs=2,
     infer_shape=_infer,
     infer_type=float_type,
     forward=_forward,

@@ -338,6 +338,7 @@ register(
             "The order of the axes; default NCW, NCHW or NCDHW.",
         ),
     ],
+    json_outputs=lambda a: 2 if a.pool_type == "max" and not a.global_pool else 1,
     infer_shape=_infer,
     infer_type=float_type,
     forward=_in_blocks(_forward),

@@ -346,6 +346,7 @@ register(
     slots=("data", "parameters", "state", "state_cell", "sequence_length"),
     outputs=_outputs,
     num_visible=lambda attrs: len(_outputs(attrs)) - 1,
+    json_outputs=lambda attrs: len(_outputs(attrs)) - 1,
     infer_shape=_infer,
     infer_type=_infer_type,
     forward=_forward,
