@@ -103,3 +103,29 @@ for _way in ("left_right", "top_bottom"):
     _add("_image_flip_" + _way, "", {"a": (4, 6, 3)}, {}, train=False)
 _add("_image_normalize", "_3", {"a": (3, 4, 5)}, {"mean": (0, 1, 2), "std": (3, 2, 1)})
 _add("_image_normalize", "_4", {"a": (2, 3, 4, 5)}, {"mean": (0.5,), "std": (2,)})
+# A range of one factor leaves nothing to chance. MXNet's random_saturation takes only blue for gray, and
+# its random_color_jitter writes nothing where all is 0: those are not compared.
+for _name, _factor in (("brightness", 1.7), ("contrast", 0.4), ("hue", 0.3)):
+    for _dtype in ("uint8", "float32"):
+        if (_name, _dtype) != ("hue", "uint8"):
+            _add(
+                f"_image_random_{_name}",
+                f"_{_dtype}",
+                {"a": (4, 5, 3)},
+                {"min_factor": _factor, "max_factor": _factor},
+                values={"a": pixels},
+                dtype=_dtype,
+                train=False,
+                atol=2e-3,
+            )
+for _dtype in ("uint8", "float32"):
+    _add(
+        "_image_adjust_lighting",
+        f"_{_dtype}",
+        {"a": (4, 5, 3)},
+        {"alpha": (0.1, 0.2, -0.3)},
+        values={"a": pixels},
+        dtype=_dtype,
+        train=False,
+        atol=1e-4,
+    )
