@@ -71,7 +71,7 @@ class Context:
         stack.append(self)
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, ptype: Any, value: Any, trace: Any) -> None:
         Context._entered.stack.pop()
 
     def empty_cache(self) -> None:

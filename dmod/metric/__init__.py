@@ -21,6 +21,7 @@ from dmod.metric.classification import (
     Perplexity,
     TopKAccuracy,
 )
+from dmod.metric.correlation import PCC, PearsonCorrelation
 from dmod.metric.regression import MAE, MSE, RMSE, Caffe, Loss, Torch
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MAE",
     "MCC",
     "MSE",
+    "PCC",
     "RMSE",
     "Accuracy",
     "Caffe",
@@ -37,6 +39,7 @@ __all__ = [
     "EvalMetric",
     "Loss",
     "NegativeLogLikelihood",
+    "PearsonCorrelation",
     "Perplexity",
     "TopKAccuracy",
     "Torch",
