@@ -17,10 +17,15 @@ from dmod.ops.params import Param, boolean, integer, number, optional
 from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register
 
 
+def _axis(attrs: Attrs) -> int:
+    """The axis of the channels, which the first version of the operator has no parameter for."""
+    return int(getattr(attrs, "axis", 1))
+
+
 def _channels(attrs: Attrs, data: Shape) -> int:
-    if not -len(data) <= attrs.axis < len(data):
-        raise InvalidArgument(f"axis is {attrs.axis}, data has {len(data)} axes")
-    return data[attrs.axis]
+    if not -len(data) <= _axis(attrs) < len(data):
+        raise InvalidArgument(f"axis is {_axis(attrs)}, data has {len(data)} axes")
+    return data[_axis(attrs)]
 
 
 def _infer(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shapes, Shapes]:
@@ -42,7 +47,7 @@ class _Layout:
 
     def __init__(self, call: Call):
         shape = call.inputs[0].shape
-        axis = call.attrs.axis % len(shape)
+        axis = _axis(call.attrs) % len(shape)
         self.dims = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
         self.column = (1, shape[axis], 1)
         self.count = max(1, self.dims[0] * self.dims[2])
@@ -170,33 +175,44 @@ def _backward(call: Call) -> Step:
     return run
 
 
-register(
-    "BatchNorm",
-    aliases=["BatchNorm_v1", "batch_norm"],
-    params=[
-        Param("eps", number, 1e-3, "Added to the variance."),
-        Param("momentum", number, 0.9, "The share of the old value in the moving statistics."),
-        Param("fix_gamma", boolean, True, "Hold gamma at 1."),
-        Param("use_global_stats", boolean, False, "Use the moving statistics in training too."),
-        Param("output_mean_var", boolean, False, "Also output the mean and the inverse standard deviation."),
-        Param("axis", integer, 1, "The axis of the channels."),
-        Param("cudnn_off", optional(boolean), False, "Ignored."),
-        Param("min_calib_range", optional(number), None, "Ignored: a range for quantisation."),
-        Param("max_calib_range", optional(number), None, "Ignored: a range for quantisation."),
-    ],
-    arguments=["data", "gamma", "beta"],
-    aux=["moving_mean", "moving_var"],
-    aux_init={"moving_mean": '["zero", {}]', "moving_var": '["one", {}]'},
-    outputs=["output", "mean", "var"],
-    num_visible=lambda attrs: 3 if attrs.output_mean_var else 1,
-    infer_shape=_infer,
-    infer_type=_infer_type,
-    forward=_forward,
-    backward=_backward,
-    backward_reads=((0, 1), (1, 2)),
-    inplace=(),
-    doc="""Normalise each channel: ``gamma * (data - mean) / sqrt(var + eps) + beta``.
+_PARAMS = [
+    Param("eps", number, 1e-3, "Added to the variance."),
+    Param("momentum", number, 0.9, "The share of the old value in the moving statistics."),
+    Param("fix_gamma", boolean, True, "Hold gamma at 1."),
+    Param("use_global_stats", boolean, False, "Use the moving statistics in training too."),
+    Param("output_mean_var", boolean, False, "Also output the mean and the inverse standard deviation."),
+]
+_SINCE_V1 = [
+    Param("axis", integer, 1, "The axis of the channels."),
+    Param("cudnn_off", optional(boolean), False, "Ignored."),
+    Param("min_calib_range", optional(number), None, "Ignored: a range for quantisation."),
+    Param("max_calib_range", optional(number), None, "Ignored: a range for quantisation."),
+]
+_DOC = """Normalise each channel: ``gamma * (data - mean) / sqrt(var + eps) + beta``.
 
 data has any shape with the channels C at `axis`; gamma, beta, moving_mean and moving_var are (C,). In
-training mean and variance are the batch's, and the moving ones follow in the backward pass.""",
-)
+training mean and variance are the batch's, and the moving ones follow in the backward pass."""
+
+
+def _register(name: str, params: list[Param], aliases: list[str], doc: str) -> None:
+    register(
+        name,
+        aliases=aliases,
+        params=params,
+        arguments=["data", "gamma", "beta"],
+        aux=["moving_mean", "moving_var"],
+        aux_init={"moving_mean": '["zero", {}]', "moving_var": '["one", {}]'},
+        outputs=["output", "mean", "var"],
+        num_visible=lambda attrs: 3 if attrs.output_mean_var else 1,
+        infer_shape=_infer,
+        infer_type=_infer_type,
+        forward=_forward,
+        backward=_backward,
+        backward_reads=((0, 1), (1, 2)),
+        inplace=(),
+        doc=doc,
+    )
+
+
+_register("BatchNorm", _PARAMS + _SINCE_V1, ["batch_norm"], _DOC)
+_register("BatchNorm_v1", _PARAMS, [], "The first version of BatchNorm; the channels lie along axis 1.")

@@ -116,6 +116,7 @@ register(
         Param("is_multiply", boolean, True, "Products of the patches; else absolute differences."),
     ],
     arguments=["data1", "data2"],
+    json_outputs=3,
     infer_shape=_infer,
     forward=_forward,
     backward=_backward,
