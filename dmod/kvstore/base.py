@@ -119,6 +119,10 @@ class KVStoreBase:
         """Sum over all devices and workers, and give the result to all."""
         raise NotImplementedError
 
+    def set_optimizer(self, optimizer: Optimizer) -> None:
+        """Let the store run `optimizer`, if it is capable of that."""
+        raise NotImplementedError
+
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Save the optimizer's states to a file."""
         raise NotImplementedError
@@ -147,8 +151,8 @@ class KVStore(KVStoreBase):
            [5., 5.]], dtype=float32)
     """
 
-    def __init__(self, kind: KVStoreType):
-        self._kind = kind
+    def __init__(self, handle: KVStoreType):
+        self._kind = handle
         self._key_type: type | None = None
 
     # ---- what it is
