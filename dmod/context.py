@@ -97,7 +97,7 @@ _gpu_memory: Callable[[], list[Callable[[], tuple[int, int]]]] = list
 
 
 def set_gpu_finder(finder: Callable[[], list[Callable[[], tuple[int, int]]]]) -> None:
-    """Install what finds the GPUs, a function per GPU that gives its memory; the device package calls this."""
+    """Install what finds the GPUs: a function per GPU, which gives its memory."""
     global _gpu_memory
     _gpu_memory = finder
 

@@ -71,7 +71,7 @@ def resnet(sym: Any, layers: int = 50, num_classes: int = 1000) -> Any:
         for unit in range(count):
             stride = 2 if unit == 0 and stage > 0 else 1
             match = unit > 0 or (stage == 0 and not large)
-            body = _unit(sym, body, width, stride, match, large, "stage%d_unit%d" % (stage + 1, unit + 1))
+            body = _unit(sym, body, width, stride, match, large, f"stage{stage + 1}_unit{unit + 1}")
     body = _activated(sym, body, "last")
     body = sym.Pooling(body, global_pool=True, kernel=(7, 7), pool_type="avg", name="pool1")
     body = sym.FullyConnected(sym.Flatten(body), num_hidden=num_classes, name="fc1")

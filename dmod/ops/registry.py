@@ -92,6 +92,14 @@ def _constant(value: Any) -> Callable[..., Any]:
     return lambda *args: value
 
 
+_NO_NAMES = _constant([])
+_ONE = _constant(1)
+_READS_NOTHING = _constant(((), ()))
+_NO_PAIRS = _constant(())
+_NEVER = _constant(False)
+_AS_OURS = _constant(None)
+
+
 @dataclass(frozen=True)
 class Operator:
     """One row of the table.
@@ -143,15 +151,15 @@ class Operator:
     forward: Builder
     backward: Builder | None
     infer_type: InferType
-    aux: Callable[[Attrs], list[str]] = _constant([])
-    num_visible: Callable[[Attrs], int] = _constant(1)
-    backward_reads: Callable[[Attrs], tuple[Sequence[int], Sequence[int]]] = _constant(((), ()))
-    inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _constant(())
-    backward_inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _constant(())
-    view: Callable[[Attrs, bool], bool] = _constant(False)
+    aux: Callable[[Attrs], list[str]] = _NO_NAMES
+    num_visible: Callable[[Attrs], int] = _ONE
+    backward_reads: Callable[[Attrs], tuple[Sequence[int], Sequence[int]]] = _READS_NOTHING
+    inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _NO_PAIRS
+    backward_inplace: Callable[[Attrs], Sequence[tuple[int, int]]] = _NO_PAIRS
+    view: Callable[[Attrs, bool], bool] = _NEVER
     is_loss: bool = False
     slots: tuple[str, ...] = ()
-    json_outputs: Callable[[Attrs], int | None] = _constant(None)
+    json_outputs: Callable[[Attrs], int | None] = _AS_OURS
     variadic: str = ""
     host: bool = False
     aux_init: dict[str, str] = field(default_factory=dict)
@@ -260,7 +268,8 @@ def get_operator(name: str) -> Operator:
     """
     operator = OPERATORS.get(name)
     if operator is None:
-        raise InvalidArgument(f"unknown operator {name!r}{nearest(name, OPERATORS)}")
+        public = [n for n in OPERATORS if not n.startswith("_")]
+        raise InvalidArgument(f"unknown operator {name!r}{nearest(name, public)}")
     return operator
 
 

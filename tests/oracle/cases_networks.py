@@ -43,7 +43,7 @@ def _resnet(layers: int) -> None:
     shapes = {"data": (2, 3, 32, 32)}
     for train in (False, True):
         CASES.add(
-            "resnet%d_%s" % (layers, "training" if train else "inference"),
+            f"resnet{layers}_" + ("training" if train else "inference"),
             build,
             shapes,
             values=_Values(),

@@ -23,7 +23,8 @@ module.init_params(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitu
 args, aux = module.get_params()
 rng = np.random.RandomState(0)
 for name, array in aux.items():
-    array[:] = rng.uniform(0.5, 1.5, array.shape) if name.endswith("var") else rng.uniform(-0.1, 0.1, array.shape)
+    low, high = (0.5, 1.5) if name.endswith("var") else (-0.1, 0.1)
+    array[:] = rng.uniform(low, high, array.shape)
 module.set_params(args, aux)
 data = rng.standard_normal((2, 3, 96, 96)).astype("float32")
 module.forward(mx.io.DataBatch([mx.nd.array(data)]), is_train=False)
