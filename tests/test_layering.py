@@ -41,6 +41,7 @@ RESTS_ON: dict[str, set[str]] = {
     "rnn": {"symbol", "io", "initializer"},
     "visualization": {"symbol", "io"},
     "test_utils": {"executor", "random"},
+    "profiler": {"executor", "kvstore"},
 }
 ROOTS = {"__init__", "mxnet"}  # the public face, which may import everything
 # Files of dmod/kvstore that talk to the world; all others there are sans-io, new ones too.

@@ -77,6 +77,8 @@ class Plan:
     forward, backward : list of callable
     names : list
         For each forward step: the names and arrays of the outputs it has written (for monitors).
+    forward_titles, backward_titles : list of (str, str)
+        For each step, the operator and the node that it belongs to (for profiles).
     nbytes : int
         The memory that intermediate results take.
     """
@@ -84,6 +86,8 @@ class Plan:
     forward: list[Step] = field(default_factory=list)
     backward: list[Step] = field(default_factory=list)
     names: list[list[tuple[str, Any]]] = field(default_factory=list)
+    forward_titles: list[tuple[str, str]] = field(default_factory=list)
+    backward_titles: list[tuple[str, str]] = field(default_factory=list)
     nbytes: int = 0
 
 
@@ -129,6 +133,7 @@ class _Draft:
 
     build: Callable[[], Step]
     place: Workspace
+    title: tuple[str, str]  # operator and node
     names: list[tuple[str, Buffer]] = field(default_factory=list)
 
 
@@ -217,7 +222,7 @@ class _Compiler:
         self.buffers.extend(outputs)
         call = self._draft_call(node, inputs, outputs)
         op = node.op
-        draft = _Draft(lambda: _build(op, op.forward, call()), place)
+        draft = _Draft(lambda: _build(op, op.forward, call()), place, (op.name, node.name))
         draft.names = self._named(node, outputs)
         self.forward_drafts.append(draft)
         self.time += 1
@@ -240,7 +245,9 @@ class _Compiler:
     def _forward_names(self, node: Node, outputs: list[Buffer]) -> None:
         """A view has no step: its name is reported with the step before it."""
         if not self.forward_drafts:
-            self.forward_drafts.append(_Draft(lambda: _nothing, self.binding.place(node)))
+            self.forward_drafts.append(
+                _Draft(lambda: _nothing, self.binding.place(node), ("_nothing", node.name))
+            )
         self.forward_drafts[-1].names.extend(self._named(node, outputs))
 
     def _share(self, i: int, entry: Entry, source: Buffer, target: Buffer, readers: dict[Key, int]) -> None:
@@ -371,7 +378,10 @@ class _Compiler:
                 buffer.touch(self.time)
         self.buffers.extend(g for g in in_grads if g is not None)
         call, build = self._draft_call(node, inputs, outputs, out_grads, in_grads), op.backward
-        self.backward_drafts.append(_Draft(lambda: _build(op, build, call()), self.binding.place(node)))
+        title = (f"_backward_{op.name}", node.name)
+        self.backward_drafts.append(
+            _Draft(lambda: _build(op, build, call()), self.binding.place(node), title)
+        )
         self.time += 1
 
     def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer], place: Workspace) -> Buffer:
@@ -422,7 +432,7 @@ class _Compiler:
             if grad is not None:
                 self._add(target, grad, target)
         elif grad is None:
-            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0), place))
+            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0), place, ("_zeros", node.name)))
         elif grad.root.array is not array:
             self._copy(grad, target, self.backward_drafts)
 
@@ -436,7 +446,7 @@ class _Compiler:
             array = _array(buffer)
             return lambda: array.fill(0)
 
-        self.backward_drafts.append(_Draft(build, like.place))
+        self.backward_drafts.append(_Draft(build, like.place, ("_zeros", "")))
         return buffer
 
     def _add(self, left: Buffer, right: Buffer, target: Buffer) -> None:
@@ -448,7 +458,7 @@ class _Compiler:
             first, second = (_array(b).reshape(out.shape) for b in (left, right))
             return lambda: add(first, second, out=out)
 
-        self.backward_drafts.append(_Draft(build, target.place))
+        self.backward_drafts.append(_Draft(build, target.place, ("_grad_add", "")))
 
     def _copy(self, source: Buffer, target: Buffer, drafts: list[_Draft]) -> None:
         self._note([source], target)
@@ -458,7 +468,7 @@ class _Compiler:
             array = _array(source).reshape(into.shape)
             return lambda: copy(into, array)
 
-        drafts.append(_Draft(build, target.place))
+        drafts.append(_Draft(build, target.place, ("_copy", "")))
 
     def _note(self, sources: list[Buffer], target: Buffer) -> None:
         """Note who reads and writes in a step of the plan's own."""
@@ -481,7 +491,9 @@ class _Compiler:
         for draft in self.forward_drafts:
             plan.forward.append(built(draft))
             plan.names.append([(name, _array(buffer)) for name, buffer in draft.names])
+            plan.forward_titles.append(draft.title)
         plan.backward = [built(draft) for draft in self.backward_drafts]
+        plan.backward_titles = [draft.title for draft in self.backward_drafts]
         return plan
 
     def _place_buffers(self, place: Workspace) -> int:
