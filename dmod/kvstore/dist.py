@@ -65,6 +65,7 @@ class DistStore(KVStore):
         self._entries: dict[Key, _Entry] = {}
         self._flats: set[Key] = set()
         self._config: dict[str, Any] | None = None
+        self._said_unequal = False
         self._client = _join(kind) if client is None else client
         if client is None:
             DistStore._open = self
@@ -218,13 +219,15 @@ class DistStore(KVStore):
 
     def end_epoch(self) -> tuple[int, ...]:
         rounds: tuple[int, ...] = tuple(self._client.call(self._client.state.end_epoch))
-        if len(set(rounds)) > 1:
+        if len(set(rounds)) > 1 and not self._said_unequal:
+            self._said_unequal = True  # once, not every epoch
+            longer = [str(rank) for rank, count in enumerate(rounds) if count > min(rounds)]
             log.warning(
-                "the epoch has ended after %d rounds, when worker %d had no batch left; worker %d had more, "
-                "which were dropped: give all workers the same number of batches",
+                "the epoch has ended after %d batches, when worker %d had no batch left; more, which worker "
+                "%s had, are dropped in every epoch: give all workers the same number of batches",
                 min(rounds),
                 rounds.index(min(rounds)),
-                rounds.index(max(rounds)),
+                " and ".join(longer),
             )
         return rounds
 

@@ -94,6 +94,7 @@ class Supervisor:
         self._failed_at: float | None = None
         self._interrupted = False
         self._told_to_end = False  # all that are left, by a signal
+        self._workers_gone = False
         self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
 
     def run(self, programs: Sequence[Program]) -> int:
@@ -181,9 +182,12 @@ class Supervisor:
                 child.ended_at = time.monotonic()
                 self._note_end(child)
         running = [child for child in self._children if child.ended_at is None]
-        if running and not self._ending and all(child.program.role != "worker" for child in running):
-            # The servers end when all workers have left; those of a program that never joined do not.
-            self._end_within(MARGIN_S)
+        if running and not self._workers_gone and all(child.program.role != "worker" for child in running):
+            # The servers end when all workers have left; those of a program that never joined do not. After
+            # a failure, such as a mistyped script, there is nobody left to wait for.
+            self._workers_gone = True
+            if not self._told_to_end:
+                self._end_within(MARGIN_S)
 
     def _note_end(self, child: _Child) -> None:
         code = child.process.returncode
