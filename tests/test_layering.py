@@ -25,6 +25,7 @@ RESTS_ON: dict[str, set[str]] = {
     "ndarray": {"ops", "atomic_file"},
     "symbol": {"ops", "attribute", "name", "atomic_file"},
     "executor": {"ndarray", "symbol"},
+    "operator": {"ndarray", "symbol"},
     "random": {"ndarray"},
     "initializer": {"random"},
     "lr_scheduler": {"ndarray"},

@@ -119,7 +119,7 @@ def invoke(
         Something is missing or does not fit; the message names operator and argument.
     """
     where = where or op.name
-    outs = [] if out is None else [out] if isinstance(out, NDArray) else list(out)
+    outs = _listed(out)
     attrs = op.parse(texts_of(_following_out(op, inputs, params, outs), op), where)
     return run(op, attrs, inputs, outs, out, where)
 
@@ -150,6 +150,13 @@ def run(
     if out is not None:
         return out
     return results[0] if len(results) == 1 else results
+
+
+def _listed(out: Any) -> list[NDArray]:
+    """The arrays of ``out=``."""
+    if out is None:
+        return []
+    return [out] if isinstance(out, NDArray) else list(out)
 
 
 def _following_out(
@@ -247,10 +254,11 @@ def _compute(call: _Invocation) -> list[NDArray]:
         direct = out is not None and _can_write(out, i, inputs, call)
         results.append(out._data if direct else memory.empty(shape, dtype))  # type: ignore[union-attr]
     _step(call, inputs, results)
-    for array, data in zip(call.inputs[call.count :], inputs[call.count :], strict=True):
-        if data is not array._data:
+    for array, data in zip(call.inputs, inputs, strict=True):
+        if data is not array._data:  # a copy; updates write into their states, which are inputs too
             with memory.activate():
-                memory.xp.copyto(array._data, data)
+                if not memory.xp.array_equal(data, array._data):
+                    memory.xp.copyto(array._data, data)
     wrapped = []
     for i, data in enumerate(results[: op.num_visible(attrs)]):
         direct = i < len(call.outs) and data is call.outs[i]._data
@@ -339,7 +347,7 @@ def _make_variadic(name: str, op: Operator) -> Callable[..., Any]:
         attrs = op.parse(texts_of(params, op), name)
         if named:
             arrays = inputs_in_order(op, attrs, named)
-        return invoke(op, arrays, params, out, name)
+        return run(op, attrs, arrays, _listed(out), out, name)
 
     describe(function, name, op, [], "NDArray", ["out", "name"])
     return function
@@ -352,7 +360,7 @@ def _make_fixed(name: str, op: Operator) -> Callable[..., Any]:
         out = kwargs.pop("out", None)
         kwargs.pop("name", None)
         arrays, given = sort_arguments(name, slots, params, args, kwargs, _is_array)
-        outs = [] if out is None else [out] if isinstance(out, NDArray) else list(out)
+        outs = _listed(out)
         attrs = op.parse(texts_of(_following_out(op, slots, given, outs), op), name)
         return run(op, attrs, inputs_in_order(op, attrs, arrays), outs, out, name)
 

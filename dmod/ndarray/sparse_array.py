@@ -457,7 +457,7 @@ def _cast(data: NDArray, stype: str) -> Any:
     return CSRNDArray(values, [indptr, columns], data.shape, ctx)
 
 
-def retain(data: RowSparseNDArray, indices: Any) -> RowSparseNDArray:
+def retain(data: RowSparseNDArray, indices: Any, out: NDArray | None = None, name: str | None = None) -> Any:
     """Only some rows of a row_sparse array.
 
     Parameters
@@ -465,6 +465,10 @@ def retain(data: RowSparseNDArray, indices: Any) -> RowSparseNDArray:
     data : RowSparseNDArray
     indices : NDArray or array-like
         Row numbers; rows that are not stored come out as zeros.
+    out : NDArray, optional
+        Where the rows go.
+    name : str, optional
+        Ignored.
     """
     if not isinstance(data, RowSparseNDArray):
         raise InvalidArgument(f"retain: expected a RowSparseNDArray, got {type(data).__name__}")
@@ -472,4 +476,5 @@ def retain(data: RowSparseNDArray, indices: Any) -> RowSparseNDArray:
     if wanted.size and (wanted.min() < 0 or wanted.max() >= len(data)):
         raise InvalidArgument(f"retain: row indices are not below {len(data)}")
     rows, values = data._parts()
-    return data._with(sparse_math.rows_retain(rows, values, wanted))
+    kept = data._with(sparse_math.rows_retain(rows, values, wanted))
+    return kept if out is None else kept.copyto(out)

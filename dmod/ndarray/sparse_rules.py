@@ -193,20 +193,18 @@ def _lazy_update(op: Operator, attrs: Attrs, arrays: list[Any], outs: list[NDArr
     switch = _LAZY_UPDATES[op.name]
     if not isinstance(grad, RowSparseNDArray) or (switch and not getattr(attrs, switch, True)):
         return None
+    sources = [weight, *states]
     targets = [outs[0] if outs else weight, *states]
-    whole = [x._dense() for x in (weight, *states)]
+    whole = [x._dense() for x in sources]
     rows = grad.indices
     parts = [x[rows] for x in whole]
     new = run(op, attrs, [parts[0], NDArray(grad._data, grad.context), *parts[1:]], [], None, op.name)
-    first = new[0] if isinstance(new, list) else new
-    for target, dense, part in zip(targets, whole, [first, *parts[1:]], strict=True):
-        if target is weight or target in states or dense is target:
-            dense[rows] = part
-        else:
-            dense = dense.copy()
-            dense[rows] = part
-        if target is not dense:
-            target[:] = dense
+    parts[0] = new[0] if isinstance(new, list) else new
+    for source, target, dense, part in zip(sources, targets, whole, parts, strict=True):
+        changed = dense if target is source else dense.copy()
+        changed[rows] = part
+        if changed is not target:
+            changed.copyto(target)
     return targets[0]
 
 
