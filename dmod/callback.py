@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dmod.checkpoint import save_checkpoint
 from dmod.log import logger, show_progress
-from dmod.model import save_checkpoint
 
 __all__ = [
     "LogValidationMetricsCallback",

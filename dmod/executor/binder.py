@@ -10,7 +10,7 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.context import Context, current_context
 from dmod.device import backend
-from dmod.executor.executor import GRAD_REQS, Executor
+from dmod.executor.executor import GRAD_REQS, Executor, Handle
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
 from dmod.symbol import Symbol
@@ -85,15 +85,12 @@ def bind(
     if not isinstance(ctx, Context):
         raise TypeError(f"bind: expected a Context, got {type(ctx).__name__}")
     names = symbol.list_arguments()
-    return Executor(
-        symbol,
-        ctx,
+    handle = Handle(
         _by_name("args", args, names),
         _by_name("args_grad", args_grad, names, partial=True),
-        grad_reqs(grad_req, names),
         _by_name("aux_states", aux_states, symbol.list_auxiliary_states()),
-        group2ctx=_groups(group2ctx),
     )
+    return Executor(handle, symbol, ctx, grad_reqs(grad_req, names), _groups(group2ctx))
 
 
 def simple_bind(
@@ -127,15 +124,12 @@ def simple_bind(
         return NDArray(backend(place).zeros(inferred[key] or (), dtypes[key] or np.float32), place)
 
     reqs = grad_reqs(grad_req, arg_names)
-    return Executor(
-        symbol,
-        ctx,
+    handle = Handle(
         {name: zeros(name) for name in arg_names},
         {name: zeros(name) for name in arg_names if reqs[name] != "null"},
-        reqs,
         {name: zeros(name) for name in aux_names},
-        group2ctx=groups,
     )
+    return Executor(handle, symbol, ctx, reqs, groups)
 
 
 def evaluate(symbol: Symbol, ctx: Context | None, args: Mapping[str, NDArray]) -> list[NDArray]:

@@ -7,6 +7,7 @@ data, setting parameters and reading outputs all go through the same buffers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,47 @@ from dmod.symbol import Symbol
 from dmod.symbol.graph import Node, check_unique
 from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Handle"]
 
 GRAD_REQS = ("write", "add", "null")
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What an executor runs over: the arrays of a symbol's variables, and memory to work in.
+
+    Attributes
+    ----------
+    args, grads, aux : dict of str to NDArray
+        Arguments, the gradients of some of them, and auxiliary states.
+    workspace : Workspace, optional
+        Memory that is shared with other executors; default: one of its own.
+    stream : SlotStream, optional
+        Where its random numbers come from.
+    """
+
+    args: Mapping[str, NDArray]
+    grads: Mapping[str, NDArray] = field(default_factory=dict)
+    aux: Mapping[str, NDArray] = field(default_factory=dict)
+    workspace: Workspace | None = None
+    stream: SlotStream | None = None
 
 
 class Executor:
     """A symbol with memory: computes outputs and gradients.
 
     Executors come from `Symbol.bind` and `Symbol.simple_bind`.
+
+    Parameters
+    ----------
+    handle : Handle
+        The arrays and the memory.
+    symbol : Symbol
+    ctx : Context
+    grad_req : dict of str to str
+        'write', 'add' or 'null' for each argument; one without a gradient array counts as 'null'.
+    group2ctx : dict of str to Context
+        Where the nodes of each ``ctx_group`` are computed, if not on `ctx`.
 
     Attributes
     ----------
@@ -44,15 +77,10 @@ class Executor:
 
     def __init__(
         self,
+        handle: Handle,
         symbol: Symbol,
         ctx: Context,
-        args: Mapping[str, NDArray],
-        grads: Mapping[str, NDArray],
-        reqs: Mapping[str, str],
-        aux: Mapping[str, NDArray],
-        *,
-        workspace: Workspace | None = None,
-        stream: SlotStream | None = None,
+        grad_req: Mapping[str, str],
         group2ctx: Mapping[str, Context] | None = None,
     ):
         self._symbol = symbol
@@ -61,11 +89,13 @@ class Executor:
         limit_threads()
         self._arg_names = check_unique(symbol.list_arguments(), "arguments")
         self._aux_names = check_unique(symbol.list_auxiliary_states(), "auxiliary states")
-        self._args, self._aux = dict(args), dict(aux)
-        self._reqs = {name: reqs.get(name, "null") if name in grads else "null" for name in self._arg_names}
+        self._args, self._aux = dict(handle.args), dict(handle.aux)
+        grads = handle.grads
+        self._reqs = {n: grad_req.get(n, "null") if n in grads else "null" for n in self._arg_names}
         self._grads = {name: grads[name] for name in self._arg_names if self._reqs[name] != "null"}
-        self._workspace = workspace or Workspace(self._backend)
-        self._stream = stream or SlotStream()
+        self._workspace = handle.workspace or Workspace(self._backend)
+        self._workspace.admit(self)
+        self._stream = handle.stream or SlotStream()
         self._group2ctx = dict(group2ctx or {})
         self._plans: dict[bool, Plan] = {}
         self._running: Plan | None = None
@@ -121,6 +151,8 @@ class Executor:
     def _places(self, order: list[Node]) -> dict[int, Workspace]:
         """The nodes of groups that `group2ctx` puts on other devices, with memory there."""
         workspaces = {ctx: Workspace(backend(ctx)) for ctx in set(self._group2ctx.values()) - {self._ctx}}
+        for workspace in workspaces.values():
+            workspace.admit(self)
         places = {}
         for node in order:
             ctx = self._group2ctx.get(node.raw.get("__ctx_group__", ""), self._ctx)
@@ -157,8 +189,13 @@ class Executor:
         plan = self._plans.get(is_train)
         if plan is None:
             with self._backend.activate():
-                plan = self._plans[is_train] = compile_plan(self._binding, is_train)
+                plan = compile_plan(self._binding, is_train)
+            self._plans[is_train] = plan  # compiling may have made `forget_plans` drop the others
         return plan
+
+    def forget_plans(self) -> None:
+        """Drop the compiled plans, as the workspace's memory is replaced; arrays and outputs stay."""
+        self._plans.clear()
 
     def forward(self, is_train: bool = False, **kwargs: Any) -> list[NDArray]:
         """Compute the outputs.
@@ -197,7 +234,7 @@ class Executor:
         if name not in self._args:
             raise InvalidArgument(f"forward: no argument {name!r}{nearest(name, self._args)}")
         target = self._args[name]
-        source = value._data if isinstance(value, NDArray) else np.asarray(value)
+        source = value._dense()._data if isinstance(value, NDArray) else np.asarray(value)
         if source.shape != target.shape:
             raise InvalidArgument(
                 f"forward: {name!r} has shape {source.shape}, bound as {target.shape}; use reshape()"
@@ -264,7 +301,7 @@ class Executor:
                 raise InvalidArgument(
                     f"backward: output {name!r} is no loss, so its gradient must be given as out_grads"
                 )
-            source = grad._data if isinstance(grad, NDArray) else np.asarray(grad)
+            source = grad._dense()._data if isinstance(grad, NDArray) else np.asarray(grad)
             if source.shape != target.shape:
                 raise InvalidArgument(
                     f"backward: gradient of {name!r} has shape {source.shape}, expected {target.shape}"
@@ -364,17 +401,18 @@ class Executor:
                 out[name] = array
             return out
 
-        return Executor(
-            self._symbol,
-            self._ctx,
+        handle = Handle(
             fitted(self._args, self._arg_names, arg_shapes, True),
             fitted(self._grads, self._arg_names, arg_shapes, True),
-            self._reqs,
             fitted(self._aux, self._aux_names, aux_shapes, False),
-            workspace=self._workspace,
-            stream=self._stream,
-            group2ctx=self._group2ctx,
+            self._workspace,
+            self._stream,
         )
+        return Executor(handle, self._symbol, self._ctx, self._reqs, self._group2ctx)
+
+    def get_optimized_symbol(self) -> Symbol:
+        """The symbol that is computed: the one that was bound, as plans do not rewrite the graph."""
+        return self._symbol
 
     def debug_str(self) -> str:
         """The graph, and the memory that plans take, as text."""

@@ -7,7 +7,8 @@ in one block. A `Workspace` holds such a block, and memory for steps to work in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -52,11 +53,20 @@ def assign_offsets(intervals: Sequence[tuple[int, int, int]]) -> tuple[list[int]
     return offsets, total
 
 
+class Tenant(Protocol):
+    """Who has plans over a workspace's block."""
+
+    def forget_plans(self) -> None:
+        """Drop the plans: they are compiled again when needed, over the new block."""
+
+
 class Workspace:
     """The memory of one device's executors: a block for intermediate results, and one for scratch.
 
     Executors that never run at the same time, such as those of different batch shapes, share one
-    workspace; `owner` is the executor whose forward results it holds.
+    workspace; `owner` is the plan whose forward results it holds. There is one block, as large as the
+    largest plan needs: when it has to grow, the plans over the old one are dropped with it, so that
+    memory does not depend on how many executors there are, nor on the order in which they came.
     """
 
     def __init__(self, backend: Backend):
@@ -65,10 +75,23 @@ class Workspace:
         self._block = backend.raw(0)
         self._scratch = backend.raw(0)
         self._used = 0
+        self._tenants: WeakSet[Tenant] = WeakSet()
+
+    def admit(self, tenant: Tenant) -> None:
+        """Tell `tenant` when its plans' memory is replaced."""
+        self._tenants.add(tenant)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the block and of the scratch memory."""
+        return int(self._block.size + self._scratch.size)
 
     def block(self, nbytes: int) -> Any:
         """`nbytes` of memory for a plan; the plans of a workspace get the same memory."""
         if nbytes > self._block.size:
+            for tenant in list(self._tenants):
+                tenant.forget_plans()
+            self.owner = None
             self._block = self.backend.raw(nbytes)
         return self._block
 
@@ -84,7 +107,7 @@ class Workspace:
             nbytes *= n
         start = self._used
         self._used = start + -(-nbytes // ALIGNMENT) * ALIGNMENT
-        if self._used > self._scratch.size:  # earlier steps keep the old block
+        if self._used > self._scratch.size:  # earlier steps keep the old memory: together less than the new
             self._scratch = self.backend.raw(max(2 * self._scratch.size, self._used))
             start, self._used = 0, self._used - start
         return self._scratch[start : start + nbytes].view(dtype).reshape(shape)

@@ -14,11 +14,11 @@ import numpy as np
 
 import dmod.metric as metrics
 from dmod.base import EpochEnded, InvalidArgument, NotReadyError
+from dmod.checkpoint import BatchEndParam, join_params, split_params
 from dmod.initializer import Uniform
 from dmod.io import DataBatch
 from dmod.log import logger as dmod_logger
 from dmod.log import show_progress
-from dmod.model import BatchEndParam, join_params, split_params
 from dmod.ndarray import NDArray, concatenate, save
 
 __all__ = ["BaseModule"]
@@ -277,6 +277,11 @@ class BaseModule:
         """
         if num_epoch is None:
             raise InvalidArgument("fit: num_epoch is missing; give the number of epochs to train for")
+        if not hasattr(train_data, "provide_data"):
+            raise InvalidArgument(
+                "fit: expected an iterator, such as mx.io.NDArrayIter(data, label), "
+                f"got {type(train_data).__name__}"
+            )
         show_progress()
         if force_rebind or not self.binded:  # what is done already stays, without a warning
             self.bind(
@@ -371,6 +376,9 @@ class BaseModule:
 
     def _end_epoch(self) -> None:
         """Called by `fit` after the last batch of an epoch."""
+
+    def _undo_step(self) -> None:
+        """Called when an update was dropped because another worker has ended the epoch."""
 
     # ---- what it needs and gives
 

@@ -14,13 +14,13 @@ from typing import Any
 import dmod.kvstore as kvs
 import dmod.optimizer as opt
 from dmod.base import EpochEnded, InvalidArgument, MXNetError, NotReadyError
+from dmod.checkpoint import load_checkpoint, save_checkpoint
 from dmod.config import settings
 from dmod.context import Context, current_context
 from dmod.executor.binder import grad_reqs
 from dmod.initializer import InitDesc, Uniform
 from dmod.io import DataDesc
 from dmod.log import logger as dmod_logger
-from dmod.model import load_checkpoint, save_checkpoint
 from dmod.module.base_module import BaseModule
 from dmod.ndarray import NDArray
 from dmod.optimizer import OptimizerStates
@@ -53,7 +53,10 @@ class Module(BaseModule):
         Parameters that are not trained.
     state_names : list of str, optional
         Inputs that keep their values from batch to batch; see `set_states`.
-    group2ctxs, compression_params : optional
+    group2ctxs : dict of str to Context or list of Context, or list of dict, optional
+        Where the nodes of each ``ctx_group`` are computed (see `AttrScope`): one context per group, or one
+        per device and group. Their parameters lie there too.
+    compression_params : optional
         Not supported yet; must be empty.
 
     Examples
@@ -84,14 +87,13 @@ class Module(BaseModule):
         super().__init__(logger)
         if not isinstance(symbol, Symbol):
             raise InvalidArgument(f"Module: expected a Symbol, got {type(symbol).__name__}")
-        if group2ctxs:
-            raise InvalidArgument("Module: group2ctxs is not supported yet")
         if compression_params:
             raise InvalidArgument(
                 "Module: compression_params is not supported yet; gradients travel uncompressed"
             )
         self._symbol = symbol
         self._contexts = _contexts(context)
+        self._group2ctxs = _group2ctxs(group2ctxs, len(self._contexts))
         self._work_load = list(work_load_list) if work_load_list is not None else [1] * len(self._contexts)
         if len(self._work_load) != len(self._contexts):
             raise InvalidArgument(
@@ -101,6 +103,7 @@ class Module(BaseModule):
         self._data_names = _check_names("data_names", data_names, arguments)
         self._label_names = [n for n in (label_names or ()) if n in arguments]
         self._unused_labels = [n for n in (label_names or ()) if n not in arguments]
+        self._warn_of_labels(arguments)
         self._state_names = _check_names("state_names", state_names, arguments)
         self._fixed = set(_check_names("fixed_param_names", fixed_param_names, arguments))
         inputs = {*self._data_names, *self._label_names, *self._state_names}
@@ -117,7 +120,22 @@ class Module(BaseModule):
         self._optimizer: opt.Optimizer | None = None
         self._kvstore: kvs.KVStore | None = None
         self._strategy: Any = None
+        self._computed = False
+        self._has_gradients = False
+        self._warned_of_labels = False
         self._states_to_load: str | None = None
+
+    def _warn_of_labels(self, arguments: list[str]) -> None:
+        """Say so if what looks like a label would be taken for a parameter."""
+        named = {*self._data_names, *self._label_names}
+        labels = [n for n in arguments if n.endswith("_label") and n not in named]
+        if labels and self._unused_labels:
+            self.logger.warning(
+                "Module: the symbol has no %r; %r would be a parameter: name it in label_names, "
+                "or give the output a name that makes the two agree",
+                self._unused_labels[0],
+                labels[0],
+            )
 
     # ---- names and shapes
 
@@ -252,9 +270,13 @@ class Module(BaseModule):
             self._params, self._devices = shared._params, shared._devices
             return
         trained = {name for name, _, _ in params if self._reqs[name] != "null"}
-        fresh = ParameterSet(self._contexts, params, aux, trained)
+        attrs = self._symbol.attr_dict()
+        groups_of = {name: a["__ctx_group__"] for name, a in attrs.items() if "__ctx_group__" in a}
+        fresh = ParameterSet(self._contexts, params, aux, trained, self._group2ctxs, groups_of)
+        fresh.accumulated = {name for name in trained if self._reqs[name] == "add"}
         old = self._params
         if old is not None and old.same_layout(fresh):
+            old.accumulated = fresh.accumulated
             return
         self._params = fresh
         if self._strategy is not None:
@@ -294,6 +316,11 @@ class Module(BaseModule):
         return group
 
     _monitors: tuple[Any, ...] = ()
+
+    def reserve_memory(self) -> None:
+        """Compile now what the next step will run, so that memory has its size from the start."""
+        for executor in self._group("reserve_memory").execs:
+            executor.plan(self.for_training)
 
     def reshape(self, data_shapes: Any, label_shapes: Any = None) -> None:
         """Go on with inputs of other shapes; parameters, optimizer and states stay.
@@ -404,6 +431,16 @@ class Module(BaseModule):
         self._sync_params()
         return self._arg_params, self._aux_params
 
+    def take_params(self, arg_params: Mapping[str, NDArray], aux_params: Mapping[str, NDArray]) -> None:
+        """Keep the parameters of a checkpoint, which `bind` will use."""
+        _check_known("load", {**arg_params, **aux_params}, [*self._param_names, *self._aux_names])
+        self._arg_params, self._aux_params = dict(arg_params), dict(aux_params)
+        self.params_initialized = True
+
+    def mark_changed(self) -> None:
+        """Note that a module which shares the parameters has changed them."""
+        self._params_dirty = True
+
     def _sync_params(self) -> None:
         """Copy the devices' values to the host if they have changed."""
         if self._params_dirty and self._params is not None:
@@ -512,6 +549,11 @@ class Module(BaseModule):
     def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
         """Compute the outputs for a batch; one of other shapes is taken as `reshape` does."""
         self._need("forward")
+        if not isinstance(getattr(data_batch, "data", None), (list, tuple)):
+            raise InvalidArgument(
+                f"forward: expected a DataBatch, with a list of arrays as data, got "
+                f"{type(data_batch).__name__}"
+            )
         group = self._group("forward")
         if is_train is None:
             is_train = self.for_training
@@ -519,7 +561,19 @@ class Module(BaseModule):
         if shapes != [tuple(d.shape) for d in group.data_shapes]:
             self._reshape_for(data_batch)
             group = self._group("forward")
+        if is_train and getattr(data_batch, "label", None):
+            self._warn_of_lost_labels(group)
         group.forward(data_batch, is_train)
+        self._computed = True
+
+    def _warn_of_lost_labels(self, group: ExecutorGroup) -> None:
+        """Say so, once, if a batch has labels that the module was not bound for."""
+        if self._label_names and not group.label_shapes and not self._warned_of_labels:
+            self._warned_of_labels = True
+            self.logger.warning(
+                "forward: the batch's labels are ignored, %r stays zero: bind with label_shapes",
+                self._label_names[0],
+            )
 
     def _reshape_for(self, batch: Any) -> None:
         """Take up executors for a batch's shapes."""
@@ -551,6 +605,7 @@ class Module(BaseModule):
         if self._may_drop and self._params is not None:
             self._params.remember_aux()
         self._group("backward").backward(out_grads)
+        self._has_gradients = True
         self._params_dirty = True  # auxiliary states move in backward
 
     def update(self) -> None:
@@ -563,15 +618,21 @@ class Module(BaseModule):
             states and random streams are removed. `fit` handles this.
         """
         self._need("update", optimizer=True)
+        if not self._has_gradients:
+            raise NotReadyError("update: there are no gradients yet; call backward() first")
         self._params_dirty = True
         try:
             self._strategy.update()
         except EpochEnded:
-            assert self._params is not None
-            self._params.restore_aux()
-            for stream in self._devices.streams:
-                stream.step_back()
+            self._undo_step()
             raise
+
+    def _undo_step(self) -> None:
+        """Remove the traces of a step whose update was dropped."""
+        assert self._params is not None
+        self._params.restore_aux()
+        for stream in self._devices.streams:
+            stream.step_back()
 
     @property
     def _may_drop(self) -> bool:
@@ -586,6 +647,8 @@ class Module(BaseModule):
     def get_outputs(self, merge_multi_context: bool = True) -> list[Any]:
         """The outputs of the last `forward`."""
         self._need("get_outputs")
+        if not self._computed:
+            raise NotReadyError("get_outputs: nothing is computed yet; call forward() first")
         return self._group("get_outputs").get_outputs(merge_multi_context)
 
     def get_input_grads(self, merge_multi_context: bool = True) -> list[Any]:
@@ -624,9 +687,7 @@ class Module(BaseModule):
         """
         symbol, args, aux = load_checkpoint(prefix, epoch)
         mod = Module(symbol=symbol, **kwargs)
-        _check_known("load", {**args, **aux}, [*mod._param_names, *mod._aux_names])
-        mod._arg_params, mod._aux_params = args, aux
-        mod.params_initialized = True
+        mod.take_params(args, aux)
         if load_optimizer_states:
             mod._states_to_load = f"{prefix}-{epoch:04d}.states"
         return mod
@@ -674,6 +735,25 @@ def _contexts(context: Context | Sequence[Context] | None) -> list[Context]:
     if len(set(contexts)) != len(contexts):
         raise InvalidArgument(f"Module: context names a device twice: {contexts}")
     return contexts
+
+
+def _group2ctxs(given: Any, count: int) -> list[dict[str, Context]]:
+    """`group2ctxs` as one dict for each of `count` devices."""
+    if isinstance(given, Mapping):
+        lists = {g: [c] * count if isinstance(c, Context) else list(c) for g, c in given.items()}
+        short = [g for g, contexts in lists.items() if len(contexts) not in (1, count)]
+        if short:
+            raise InvalidArgument(
+                f"Module: group2ctxs[{short[0]!r}] has {len(lists[short[0]])} contexts for {count} devices"
+            )
+        given = [{g: c[i % len(c)] for g, c in lists.items()} for i in range(count)]
+    groups = [dict(g) for g in given] if given else [{} for _ in range(count)]
+    if len(groups) != count:
+        raise InvalidArgument(f"Module: group2ctxs has {len(groups)} dicts for {count} devices")
+    for name, ctx in (item for g in groups for item in g.items()):
+        if not isinstance(ctx, Context):
+            raise InvalidArgument(f"Module: group2ctxs[{name!r}] is {ctx!r}, expected a Context")
+    return groups
 
 
 def _check_names(what: str, names: Sequence[str] | None, arguments: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dmod.base import InvalidArgument, NotReadyError
 from dmod.context import Context
 from dmod.device import backend
 from dmod.device.random import SlotStream
-from dmod.executor import Executor
+from dmod.executor.executor import Executor, Handle
 from dmod.executor.memory import Workspace
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray, concatenate
@@ -115,6 +115,7 @@ class ExecutorGroup:
         self.params = params
         self._reqs = reqs
         self.execs = [self._bind(i, devices) for i in range(len(self.contexts))]
+        self._unused = [params.unused_gradients(i, reqs) for i in range(len(self.contexts))]
         self.output_names = symbol.list_outputs()
         self._data = [(d.name, batch_axis(d), [e.arg_dict[d.name] for e in self.execs]) for d in data_shapes]
         self._labels = [
@@ -151,8 +152,8 @@ class ExecutorGroup:
                     grads[name] = NDArray(memory.zeros(shape, dtype), ctx)
         aux_names = self.symbol.list_auxiliary_states()
         aux = {name: self.params.aux_arrays[device][name] for name in aux_names}
-        workspace, stream = devices.workspaces[device], devices.streams[device]
-        return Executor(self.symbol, ctx, args, grads, self._reqs, aux, workspace=workspace, stream=stream)
+        handle = Handle(args, grads, aux, devices.workspaces[device], devices.streams[device])
+        return Executor(handle, self.symbol, ctx, self._reqs, self.params.group2ctxs[device])
 
     def _batch_axes_of_outputs(self) -> list[int]:
         """The axis along which each output is joined: where the batch size stands (`__layout__` or 0)."""
@@ -190,6 +191,9 @@ class ExecutorGroup:
         """Compute the gradients on every device from those of the whole batch's outputs."""
         if isinstance(out_grads, NDArray):
             out_grads = [out_grads]
+        for unused in self._unused:
+            for grad in unused:
+                grad._data.fill(0)
         for executor, part in zip(self.execs, self.slices, strict=True):
             if out_grads is None:
                 executor.backward()
@@ -278,4 +282,4 @@ class ExecutorGroup:
 
 
 def _array(value: Any) -> Any:
-    return value._data if isinstance(value, NDArray) else np.asarray(value)
+    return value._dense()._data if isinstance(value, NDArray) else np.asarray(value)

@@ -30,11 +30,14 @@ class FlatGroup:
     Attributes
     ----------
     layout : FlatLayout
+    contexts : list of Context
+        Where the arrays lie for every device of the module: there, unless ``group2ctxs`` moves them.
     values, grads : list of 1-D array
         One per device; `grads` is empty for arrays without gradients.
     """
 
     layout: FlatLayout
+    contexts: list[Context]
     values: list[np.ndarray]
     grads: list[np.ndarray] = field(default_factory=list)
 
@@ -50,6 +53,10 @@ class ParameterSet:
     aux : list of (name, shape, dtype)
     trained : set of str
         The parameters that get gradients and updates.
+    group2ctxs : list of dict of str to Context, optional
+        For each device, where the nodes of a ``ctx_group`` are computed instead.
+    groups_of : dict of str to str, optional
+        The ``ctx_group`` of the parameters that have one.
     """
 
     def __init__(
@@ -58,8 +65,14 @@ class ParameterSet:
         params: Sequence[tuple[str, tuple[int, ...], Any]],
         aux: Sequence[tuple[str, tuple[int, ...], Any]],
         trained: Iterable[str],
+        group2ctxs: Sequence[Mapping[str, Context]] | None = None,
+        groups_of: Mapping[str, str] | None = None,
     ):
         self.contexts = list(contexts)
+        self.group2ctxs = list(group2ctxs or [{} for _ in contexts])
+        self._groups_of = groups_of or {}
+        self.accumulated: set[str] = set()
+        """The parameters with ``grad_req='add'``: the user decides when their gradients become zero."""
         self.param_names = [name for name, _, _ in params]
         self.aux_names = [name for name, _, _ in aux]
         self.trained = set(trained)
@@ -82,11 +95,13 @@ class ParameterSet:
         with_grads: bool,
     ) -> None:
         """Lay `entries` out per dtype, and register the views of every device."""
-        for dtype in sorted({np.dtype(e[3]).name for e in entries}):
-            chosen = [(i, name, shape) for i, name, shape, t in entries if np.dtype(t).name == dtype]
+        kinds: dict[tuple[str, tuple[Context, ...]], list[tuple[int, str, tuple[int, ...]]]] = {}
+        for i, name, shape, dtype in entries:
+            kinds.setdefault((np.dtype(dtype).name, self._contexts_of(name)), []).append((i, name, shape))
+        for (dtype, contexts), chosen in sorted(kinds.items(), key=lambda kind: (kind[0][0], kind[1][0][0])):
             layout = FlatLayout.plan(chosen, dtype)
-            group = FlatGroup(layout, [], [])
-            for device, ctx in enumerate(self.contexts):
+            group = FlatGroup(layout, list(contexts), [], [])
+            for device, ctx in enumerate(contexts):
                 memory = backend(ctx)
                 group.values.append(memory.zeros((layout.size,), dtype))
                 for name, view in layout.views(group.values[device]).items():
@@ -97,11 +112,17 @@ class ParameterSet:
                         self.grad_arrays[device][name] = NDArray(view, ctx)
             groups.append(group)
 
+    def _contexts_of(self, name: str) -> tuple[Context, ...]:
+        """Where a parameter lies for each device: where the nodes of its ``ctx_group`` are computed."""
+        group = self._groups_of.get(name, "")
+        return tuple(g.get(group, ctx) for g, ctx in zip(self.group2ctxs, self.contexts, strict=True))
+
     def same_layout(self, other: ParameterSet) -> bool:
         """Whether both have the same arrays, trained alike, on the same devices."""
         return (
             self.contexts == other.contexts
             and self.param_names == other.param_names
+            and self.group2ctxs == other.group2ctxs
             and [g.layout for g in self.groups] == [g.layout for g in other.groups]
             and [g.layout for g in self.aux_groups] == [g.layout for g in other.aux_groups]
         )
@@ -109,13 +130,29 @@ class ParameterSet:
     def check_covers(self, params: Sequence[tuple[str, tuple[int, ...], Any]], what: str) -> None:
         """Raise `InvalidArgument` unless every array of `params` is in the set, in its shape."""
         have = {**self.arg_arrays[0], **self.aux_arrays[0]}
+        lacking = [name for name, _, _ in params if name not in have]
+        if lacking:
+            raise InvalidArgument(
+                f"{what}: the shared module has no parameter {', '.join(map(repr, lacking))}; it must have "
+                "all that those that share with it have (of buckets, the default one)"
+            )
         for name, shape, _ in params:
-            if name not in have:
-                raise InvalidArgument(f"{what}: the shared module has no parameter {name!r}")
             if have[name].shape != tuple(shape):
                 raise InvalidArgument(
                     f"{what}: {name!r} has shape {shape}, in the shared module {have[name].shape}"
                 )
+
+    def unused_gradients(self, device: int, reqs: Mapping[str, str]) -> list[NDArray]:
+        """The gradients on a device that a backward pass with `reqs` does not write, though it should.
+
+        All gradients are updated from and pushed together, so those of the parameters that a bucket does
+        not use must say 'none': they are zero in its steps.
+        """
+        return [
+            grad
+            for name, grad in self.grad_arrays[device].items()
+            if reqs.get(name, "null") == "null" and name not in self.accumulated
+        ]
 
     # ---- values in and out
 

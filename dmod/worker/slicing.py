@@ -130,7 +130,7 @@ def load_slices(
     InvalidArgument
         The shape does not fit.
     """
-    data = source._data if isinstance(source, NDArray) else np.asarray(source)
+    data = source._dense()._data if isinstance(source, NDArray) else np.asarray(source)
     for target, part in zip(targets, slices, strict=True):
         piece = data if len(targets) == 1 else part_of(data, axis, part)
         if piece.shape != target.shape:

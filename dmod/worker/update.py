@@ -64,9 +64,7 @@ class _Applier:
         self.params = params
         self.flat = supports_flat(optimizer)
         self._flats = [
-            FlatUpdater(
-                optimizer, g.layout.segments, g.layout.size, g.layout.dtype, backend(params.contexts[0])
-            )
+            FlatUpdater(optimizer, g.layout.segments, g.layout.size, g.layout.dtype, backend(g.contexts[0]))
             for g in params.groups
             if self.flat
         ]
@@ -78,8 +76,8 @@ class _Applier:
             for updater, group, grad in zip(self._flats, self.params.groups, grads, strict=True):
                 updater.update(group.values[0], grad)
             return
-        ctx = self.params.contexts[0]
         for group, grad in zip(self.params.groups, grads, strict=True):
+            ctx = group.contexts[0]
             gradients, weights = group.layout.views(grad), group.layout.views(group.values[0])
             for s in group.layout.segments:
                 self._updater(s.index, NDArray(gradients[s.name], ctx), NDArray(weights[s.name], ctx))
@@ -153,8 +151,8 @@ class _WithStore:
         self.store, self.params = store, params
         number = store.__dict__.setdefault("_flat_users", 0)  # several modules may share a store
         store.__dict__["_flat_users"] = number + 1
-        self._names = [f"module{number}:{g.layout.dtype}" for g in params.groups]
-        self._aux_names = [f"module{number}:aux:{g.layout.dtype}" for g in params.aux_groups]
+        self._names = _names(f"module{number}", params.groups)
+        self._aux_names = _names(f"module{number}:aux", params.aux_groups)
         for name, group in zip(self._names, params.groups, strict=True):
             store.init_flat(name, group.layout, group.values, digest=digest)
         for name, group in zip(self._aux_names, params.aux_groups, strict=True):
@@ -163,9 +161,7 @@ class _WithStore:
 
     def _same_start(self, name: str, group: FlatGroup) -> None:
         """Give every slot the auxiliary states of slot 0: the sum of its own and zeros from all others."""
-        given = [
-            backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in self.params.contexts
-        ]
+        given = [backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in group.contexts]
         if self.store.rank == 0:
             given[0] = group.values[0].copy()
         self.store.pushpull_flat(name, given, group.values)
@@ -186,6 +182,16 @@ class _WithStore:
     def rebind(self, params: ParameterSet) -> None:
         """See `UpdateStrategy`."""
         self.params = params
+
+
+def _names(prefix: str, groups: list[FlatGroup]) -> list[str]:
+    """The keys of flat buffers: the dtype, and a number if ``group2ctxs`` makes several of one dtype."""
+    names: list[str] = []
+    for group in groups:
+        name = f"{prefix}:{group.layout.dtype}"
+        count = sum(other.partition("#")[0] == name for other in names)
+        names.append(f"{name}#{count}" if count else name)
+    return names
 
 
 class StoreUpdate(_WithStore):
@@ -214,8 +220,7 @@ class SummedUpdate(_WithStore):
     def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
         super().__init__(store, params, digest)
         self._applier = _Applier(optimizer, params)
-        memory = backend(params.contexts[0])
-        self._sums = [memory.zeros((g.layout.size,), g.layout.dtype) for g in params.groups]
+        self._sums = [backend(g.contexts[0]).zeros((g.layout.size,), g.layout.dtype) for g in params.groups]
 
     def update(self) -> None:
         """Push the gradients, get their sum, update one device and copy to the others."""

@@ -6,13 +6,13 @@ import numpy as np
 
 import dmod as mx
 from dmod.device.random import SlotStream
-from dmod.executor import Executor
+from dmod.executor.executor import Executor, Handle
 
 
 def bound(slot=0, p=0.3, **attrs):
     net = mx.sym.Dropout(mx.sym.Variable("a"), p=p, **attrs)
     args = {"a": mx.nd.ones((200, 50))}
-    return Executor(net, mx.cpu(), args, {}, {}, {}, stream=SlotStream(slot))
+    return Executor(Handle(args, stream=SlotStream(slot)), net, mx.cpu(), {})
 
 
 def masks(exe, steps=2, is_train=True):

@@ -9,7 +9,7 @@ import dmod as mx
 from dmod.base import InvalidArgument
 from dmod.device.random import SlotStream
 from dmod.device.standin import stand_in_gpus
-from dmod.executor import Executor
+from dmod.executor.executor import Executor, Handle
 from tests.gradients import worst_gradient_error
 
 N = 40000
@@ -98,7 +98,7 @@ def test_a_missing_shape_follows_from_what_it_is_added_to():
 
 
 def bound(net, slot=0):
-    return Executor(net, mx.cpu(), {}, {}, {}, {}, stream=SlotStream(slot))
+    return Executor(Handle({}, stream=SlotStream(slot)), net, mx.cpu(), {})
 
 
 def test_draws_follow_from_seed_slot_node_and_step():
