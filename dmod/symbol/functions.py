@@ -27,6 +27,8 @@ from dmod.symbol.graph import Entry, Node
 from dmod.symbol.infer import DTYPE_BY_FLAG
 from dmod.symbol.symbol import Symbol, create
 
+_STORAGE_TYPES = ("default", "row_sparse", "csr")
+
 __all__ = ["Group", "Variable", "make_functions", "make_namespace", "var"]
 
 
@@ -55,14 +57,16 @@ def var(
         Factors for the learning rate and the weight decay of this parameter.
     init : Initializer or str, optional
         Overrides the initializer given to `init_params`.
+    stype : {'default', 'row_sparse', 'csr'}, optional
+        The storage type that users give arrays in; executors compute with dense copies.
     **kwargs
         Attributes with two underscores at both ends.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"Variable({name!r}): expected a name")
-    if stype not in (None, "default"):
+    if stype not in (None, *_STORAGE_TYPES):
         raise InvalidArgument(
-            f"Variable({name!r}, stype={stype!r}): only dense variables are supported so far"
+            f"Variable({name!r}, stype={stype!r}): expected one of {', '.join(_STORAGE_TYPES)}"
         )
     raw = current_attributes(attr)
     if shape is not None:
@@ -73,6 +77,8 @@ def var(
         raw["__wd_mult__"] = str(wd_mult)
     if dtype is not None:
         raw["__dtype__"] = str(DTYPE_BY_FLAG.index(np.dtype(dtype).name))
+    if stype is not None:
+        raw["__storage_type__"] = str(_STORAGE_TYPES.index(stype))
     if init is not None:
         raw["__init__"] = init if isinstance(init, str) else init.dumps()
     for key, value in kwargs.items():

@@ -331,3 +331,25 @@ def test_they_live_on_other_devices_too():
         assert weight.asnumpy()[3].tolist() == [-2, -3]
         with pytest.raises(MXNetError, match="gpu"):
             x + csr()
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_a_module_trains_on_csr_batches(contexts):
+    generator = np.random.default_rng(0)
+    dense = generator.normal(size=(64, 10)) * (generator.random((64, 10)) < 0.4)
+    label = (dense @ np.arange(10) > 0).astype("f")
+    data = mx.sym.Variable("data", stype="csr")
+    assert data.list_attr() == {"__storage_type__": "2"}
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(data, num_hidden=2, name="fc"), name="softmax")
+    module = mx.mod.Module(net, context=[mx.cpu(i) for i in range(contexts)])
+    module.bind([("data", (16, 10))], [("softmax_label", (16,))])
+    module.init_params(mx.init.Zero())
+    module.init_optimizer(optimizer_params={"learning_rate": 0.5})
+    matrix = sparse.csr_matrix(dense.astype("f"))
+    for step in range(40):
+        rows_of = slice(step % 4 * 16, step % 4 * 16 + 16)
+        batch = mx.io.DataBatch([matrix[rows_of]], [mx.nd.array(label[rows_of])])
+        module.forward_backward(batch)
+        module.update()
+    module.forward(mx.io.DataBatch([matrix[0:16]], [mx.nd.array(label[:16])]), is_train=False)
+    assert (module.get_outputs()[0].asnumpy().argmax(1) == label[:16]).mean() > 0.9
