@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dmod.symbol import _internal as _internal
 from dmod.symbol import contrib, image, linalg, op, random, sparse
 from dmod.symbol import fluent as _fluent
@@ -22,7 +24,7 @@ __all__ += ["contrib", "image", "linalg", "op", "random", "sparse"]
 __all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Names with an underscore, such as ``mx.sym._plus_scalar``, are there but not exported."""
     try:
         return _GENERATED[name]

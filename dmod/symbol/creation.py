@@ -9,7 +9,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument
 from dmod.ops import get_operator
-from dmod.symbol.symbol import Symbol, create
+from dmod.symbol.symbol import Symbol, create, pop_attributes
 
 __all__ = ["arange", "eye", "full", "histogram", "linspace", "ones", "split_v2", "zeros"]
 
@@ -26,7 +26,7 @@ def _dtype(dtype: Any) -> str:
 
 def _no_more(function: str, kwargs: dict[str, Any]) -> tuple[str | None, dict[str, str] | None]:
     """The node's name and attributes; nothing else may be given."""
-    name, attr = kwargs.pop("name", None), kwargs.pop("attr", None)
+    name, attr = kwargs.pop("name", None), pop_attributes(kwargs)
     kwargs.pop("ctx", None)
     if kwargs:
         raise TypeError(f"{function}: unexpected argument {next(iter(kwargs))!r}")

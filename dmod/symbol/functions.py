@@ -25,7 +25,7 @@ from dmod.ops.calling import (
 from dmod.registry import nearest
 from dmod.symbol.graph import Entry, Node
 from dmod.symbol.infer import DTYPE_BY_FLAG
-from dmod.symbol.symbol import Symbol, create
+from dmod.symbol.symbol import Symbol, create, pop_attributes
 
 _STORAGE_TYPES = ("default", "row_sparse", "csr")
 
@@ -128,7 +128,7 @@ def _make_variadic(name: str, op: Operator) -> Callable[..., Symbol]:
     """The function of an operator that takes any number of inputs, as ``f(*data, **params)``."""
 
     def function(*data: Any, **kwargs: Any) -> Symbol:
-        node_name, attr = kwargs.pop("name", None), kwargs.pop("attr", None)
+        node_name, attr = kwargs.pop("name", None), pop_attributes(kwargs)
         kwargs.pop("out", None)
         named = {k: kwargs.pop(k) for k in list(kwargs) if isinstance(kwargs[k], Symbol)}
         if data and named:
@@ -152,7 +152,7 @@ def _make_fixed(name: str, op: Operator) -> Callable[..., Symbol]:
     slots, params = input_names(op), [p.name for p in op.params]
 
     def function(*args: Any, **kwargs: Any) -> Symbol:
-        node_name, attr = kwargs.pop("name", None), kwargs.pop("attr", None)
+        node_name, attr = kwargs.pop("name", None), pop_attributes(kwargs)
         kwargs.pop("out", None)
         symbols, given = sort_arguments(name, slots, params, args, kwargs, _is_symbol)
         try:

@@ -575,6 +575,13 @@ def _as_input(op: Operator, node: Node, slot: str, symbol: Any) -> Entry:
     return symbol._heads[0]
 
 
+def pop_attributes(kwargs: dict[str, Any]) -> dict[str, str] | None:
+    """Take ``attr`` and attributes by their own names, such as ``__layout__``, out of a call's arguments."""
+    attr = kwargs.pop("attr", None)
+    own = [key for key in kwargs if key.startswith("__") and key.endswith("__")]
+    return {**(attr or {}), **{key: str(kwargs.pop(key)) for key in own}} if own else attr
+
+
 def _hidden_name(key: str) -> str:
     return f"__{key}__" if key in HIDDEN_KEYS else key
 
