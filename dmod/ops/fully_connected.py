@@ -19,10 +19,14 @@ def _infer(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shape
     if hidden < 1:
         raise InvalidArgument(f"num_hidden is {hidden}, expected at least 1")
     data, width, out = inputs[0], -1, None
-    if data is not None and -1 not in data:
+    if data is not None:
         if not data:
             raise InvalidArgument("data has shape (), expected at least one axis")
-        width = math.prod(data[1:]) if attrs.flatten else data[-1]
+        known = outputs[0]
+        if known is not None and data[0] == -1:  # a recurrent network's first state learns its batch here
+            data = (known[0], *data[1:])
+        rest = data[1:] if attrs.flatten else data[-1:]
+        width = -1 if -1 in rest else math.prod(rest)
         out = (data[0], hidden) if attrs.flatten else (*data[:-1], hidden)
     weight = merge_shapes((hidden, width), inputs[1], "weight")
     bias = [] if attrs.no_bias else [merge_shapes((hidden,), inputs[2], "bias")]
