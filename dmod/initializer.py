@@ -19,11 +19,13 @@ from dmod.base import InvalidArgument
 from dmod.device.random import host_generator
 from dmod.log import logger, show_progress
 from dmod.ndarray import NDArray, array, load
+from dmod.ops.rnn_layout import packed_gates, packed_input_size
 from dmod.registry import Registry
 
 __all__ = [
     "Bilinear",
     "Constant",
+    "FusedRNN",
     "InitDesc",
     "Initializer",
     "LSTMBias",
@@ -438,6 +440,59 @@ class LSTMBias(Initializer):
         arr[:] = 0.0
         quarter = arr.shape[0] // 4  # the gates lie in the order input, forget, candidate, output
         arr[quarter : 2 * quarter] = self.forget_bias
+
+
+@register
+class FusedRNN(Initializer):
+    """The packed weights of an `mx.rnn.FusedRNNCell`, each gate's by another initializer.
+
+    That one sees the gates under names such as ``l0_i2h_f_weight``.
+
+    Parameters
+    ----------
+    init : Initializer, str or None
+        For weights and biases; by default the one that initializes all other parameters.
+    num_hidden, num_layers, mode, bidirectional
+        As for the cell.
+    forget_bias : float
+        Both biases of an LSTM's forget gates.
+    """
+
+    def __init__(
+        self,
+        init: Any,
+        num_hidden: int,
+        num_layers: int,
+        mode: str,
+        bidirectional: bool = False,
+        forget_bias: float = 1.0,
+    ):
+        init = None if init is None else create(init)
+        super().__init__(
+            init=None if init is None else init.dumps(),
+            num_hidden=num_hidden,
+            num_layers=num_layers,
+            mode=mode,
+            bidirectional=bidirectional,
+            forget_bias=forget_bias,
+        )
+        self._init = init
+        self._network = (mode, num_layers, bidirectional)
+        self._num_hidden = num_hidden
+        self._forget_bias = forget_bias
+
+    def _init_weight(self, name: str, arr: NDArray) -> None:
+        global_init = getattr(name, "global_init", None)
+        init = global_init if self._init is None else self._init
+        if init is None:
+            raise InvalidArgument(f"FusedRNN: parameter {str(name)!r} has no initializer; give FusedRNN one")
+        width = packed_input_size(*self._network, arr.size, self._num_hidden)
+        for gate, start, shape in packed_gates(*self._network, width, self._num_hidden):
+            part = arr[start : start + math.prod(shape)].reshape(shape)
+            if self._network[0] == "lstm" and gate.endswith("_f_bias"):
+                part[:] = self._forget_bias
+            else:
+                init(InitDesc(gate, global_init=global_init), part)
 
 
 class Mixed:

@@ -40,7 +40,7 @@ RESTS_ON: dict[str, set[str]] = {
     "monitor": {"checkpoint"},
     "module": {"checkpoint"},
     "model": {"module", "callback"},
-    "rnn": {"model"},
+    "rnn": {"checkpoint"},
     "visualization": {"symbol", "io"},
     "test_utils": {"executor", "random"},
     "profiler": {"executor", "kvstore"},

@@ -11,9 +11,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dmod.base import InvalidArgument
 from dmod.ops.registry import Shape
 
-__all__ = ["GATES", "PackedArray", "packed_arrays", "packed_size"]
+__all__ = [
+    "GATES",
+    "GATE_NAMES",
+    "PackedArray",
+    "packed_arrays",
+    "packed_gates",
+    "packed_input_size",
+    "packed_size",
+]
 
 GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
 """How many gates a cell has."""
@@ -96,3 +105,55 @@ def packed_size(
     """
     *_, last = packed_arrays(mode, num_layers, bidirectional, input_size, state_size, projection_size)
     return last.stop
+
+
+GATE_NAMES = {
+    "rnn_relu": ("",),
+    "rnn_tanh": ("",),
+    "lstm": ("_i", "_f", "_c", "_o"),
+    "gru": ("_r", "_z", "_o"),
+}
+"""The endings that tell a cell's gates apart, in the order of their rows."""
+
+
+def packed_gates(
+    mode: str, num_layers: int, bidirectional: bool, input_size: int, state_size: int
+) -> Iterator[tuple[str, int, Shape]]:
+    """Name, first element and shape of each gate's weight or bias, in order.
+
+    Examples
+    --------
+    >>> next(packed_gates('gru', 1, False, 3, 2))
+    ('l0_i2h_r_weight', 0, (2, 3))
+    """
+    for array in packed_arrays(mode, num_layers, bidirectional, input_size, state_size):
+        part, kind = array.kind.split("_")
+        shape = (state_size, *array.shape[1:])
+        for number, gate in enumerate(GATE_NAMES[mode]):
+            name = f"{'lr'[array.direction]}{array.layer}_{part}{gate}_{kind}"
+            yield name, array.start + number * math.prod(shape), shape
+
+
+def packed_input_size(mode: str, num_layers: int, bidirectional: bool, size: int, state_size: int) -> int:
+    """The width of the input of a network whose vector has `size` elements.
+
+    Raises
+    ------
+    InvalidArgument
+        No width gives such a vector.
+
+    Examples
+    --------
+    >>> packed_input_size('lstm', 2, True, 736, 4)
+    3
+    """
+    first = packed_size(mode, num_layers, bidirectional, 1, state_size)
+    per_input = GATES[mode] * state_size * (2 if bidirectional else 1)
+    extra, rest = divmod(size - first, per_input)
+    if rest or extra < 0:
+        raise InvalidArgument(
+            f"{size} elements are not the parameters of a network with mode {mode!r}, {num_layers} layers, "
+            f"{state_size} hidden units{', both directions' if bidirectional else ''}: expected {first} and "
+            f"{per_input} more for each input after the first"
+        )
+    return 1 + extra
