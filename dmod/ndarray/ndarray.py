@@ -340,16 +340,13 @@ class NDArray(Arithmetic, FluentMethods):
     # ---- elements
 
     def __getitem__(self, key: Any) -> NDArray:
-        place = self._place(key)
-        try:
+        with self._memory.activate():
+            place = self._place(key)
             part = self._data[place]
-        except IndexError as error:
-            raise IndexError(str(error)) from None
-        if not hasattr(part, "ndim") or part.ndim == 0:  # one element: an array of shape (1,), and a view
-            part = self._data[(*place, None) if isinstance(place, tuple) else (place, None)]
-        if not part.flags.c_contiguous:
-            return NDArray(part, self._ctx).copy()
-        return NDArray(part, self._ctx)
+            if not hasattr(part, "ndim") or part.ndim == 0:  # one element: a view of shape (1,)
+                part = self._data[(*place, None) if isinstance(place, tuple) else (place, None)]
+        found = NDArray(part, self._ctx)
+        return found if part.flags.c_contiguous else found.copy()
 
     def _place(self, key: Any) -> Any:
         """The key of the device's array module for `key`."""
@@ -358,7 +355,8 @@ class NDArray(Arithmetic, FluentMethods):
         return array_key(key, self._memory)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        place = self._place(key)
+        with self._memory.activate():
+            place = self._place(key)
         try:
             if isinstance(value, (bool, int, float, np.bool_, np.number)):
                 self._assign_number(place, value)

@@ -298,6 +298,7 @@ class RowSparseNDArray(BaseSparseNDArray):
 
     Examples
     --------
+    >>> from dmod.ndarray.sparse import row_sparse_array
     >>> x = row_sparse_array(([[1, 2]], [3]), shape=(5, 2))
     >>> x.indices.asnumpy()
     array([3])
@@ -345,6 +346,7 @@ class CSRNDArray(BaseSparseNDArray):
 
     Examples
     --------
+    >>> from dmod.ndarray.sparse import csr_matrix
     >>> x = csr_matrix(([5, 7], [2, 0], [0, 1, 2]), shape=(2, 3))
     >>> x.asnumpy()
     array([[0., 0., 5.],
