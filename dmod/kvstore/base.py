@@ -16,9 +16,11 @@ import numpy as np
 
 from dmod.base import InvalidArgument, KVStoreError
 from dmod.config import settings
+from dmod.device import to_host
 from dmod.kvstore.messages import Key
 from dmod.ndarray.flat import FlatLayout
-from dmod.ndarray.ndarray import NDArray
+from dmod.ndarray.ndarray import NDArray, zeros
+from dmod.ndarray.sparse_array import RowSparseNDArray
 from dmod.optimizer import Optimizer, OptimizerStates
 from dmod.registry import nearest
 
@@ -195,7 +197,7 @@ class KVStore(KVStoreBase):
         InvalidArgument
             The key has been initialised, or the value is not one array.
         """
-        pairs = self._pairs("init", key, value)
+        pairs = _dense(self._pairs("init", key, value))
         for k, values in pairs:
             if len(values) != 1:
                 raise InvalidArgument(f"init({k!r}): expected one value per key, got {len(values)}")
@@ -219,7 +221,7 @@ class KVStore(KVStoreBase):
         InvalidArgument
             A value does not have the key's shape or dtype.
         """
-        self._push(self._pairs("push", key, value), priority)
+        self._push(_dense(self._pairs("push", key, value)), priority)
 
     def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copy the values of the keys into `out`, after what this worker has pushed.
@@ -231,15 +233,19 @@ class KVStore(KVStoreBase):
             Where to put the values: one or more for each key.
         priority : int
         ignore_sparse : bool
-            Accepted for MXNet's sake: all values are dense.
+            Whether sparse arrays in `out` are left as they are; else they are an error.
         """
         if out is None:
             raise InvalidArgument(f"pull({key!r}): expected out=, the arrays to copy the values into")
-        self._pull(self._pairs("pull", key, out), priority)
+        pairs = self._pairs("pull", key, out)
+        dense = [(k, [o for o in outs if o.stype == "default"]) for k, outs in pairs]
+        if dense != pairs and not ignore_sparse:
+            raise InvalidArgument(f"pull({key!r}): out is sparse; row_sparse_pull() gets rows")
+        self._pull([(k, outs) for k, outs in dense if outs], priority)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull`, in half the time; `out` defaults to `value`."""
-        values = self._pairs("pushpull", key, value)
+        values = _dense(self._pairs("pushpull", key, value))
         outs = values if out is None else self._pairs("pushpull", key, out)
         self._pushpull(values, outs, priority)
 
@@ -249,8 +255,39 @@ class KVStore(KVStoreBase):
         self.pull(key, out=out, priority=priority)
 
     def row_sparse_pull(self, key: Any, out: Any = None, priority: int = 0, row_ids: Any = None) -> None:
-        """Not there yet: values are dense."""
-        raise KVStoreError("row_sparse_pull: sparse values come in a later version; pull() gives all rows")
+        """Copy some rows of the keys' values into row_sparse arrays.
+
+        Parameters
+        ----------
+        key : int, str, or list of either
+        out : RowSparseNDArray, list of them, or list of these lists
+        priority : int
+        row_ids : NDArray, or list of NDArray
+            The numbers of the rows: one array for all of `out`, or one for each.
+
+        Raises
+        ------
+        InvalidArgument
+            `out` is not row_sparse, or a row is outside of the value.
+        """
+        pairs = self._pairs("row_sparse_pull", key, [] if out is None else out)
+        outs = [o for _, arrays in pairs for o in arrays]
+        ids = list(row_ids) if isinstance(row_ids, (list, tuple)) else [row_ids] * len(outs)
+        if row_ids is None or len(ids) != len(outs):
+            given = "none" if row_ids is None else str(len(ids))
+            raise InvalidArgument(
+                f"row_sparse_pull({key!r}): expected row_ids for {len(outs)} arrays, got {given}"
+            )
+        for o in outs:
+            if not isinstance(o, RowSparseNDArray):
+                raise InvalidArgument(
+                    f"row_sparse_pull({key!r}): out is {o.stype}, expected row_sparse arrays"
+                )
+        wholes = [(k, [zeros(arrays[0].shape, dtype=arrays[0].dtype)]) for k, arrays in pairs]
+        self._pull(wholes, priority)
+        of_key = [whole[0] for (_, arrays), (_, whole) in zip(pairs, wholes, strict=True) for _ in arrays]
+        for o, whole, rows in zip(outs, of_key, ids, strict=True):
+            _take_rows(f"row_sparse_pull({key!r})", o, whole, rows)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         """Not there yet."""
@@ -413,6 +450,21 @@ class KVStore(KVStoreBase):
             kinds = "strings" if self._key_type is str else "whole numbers"
             raise InvalidArgument(f"{call}({key!r}): mixed key types: this store's other keys are {kinds}")
         return key  # type: ignore[no-any-return]
+
+
+def _dense(pairs: Pairs) -> Pairs:
+    """Values as dense arrays, which is how stores keep them."""
+    return [(k, [v._dense() for v in values]) for k, values in pairs]
+
+
+def _take_rows(call: str, out: RowSparseNDArray, whole: NDArray, rows: Any) -> None:
+    """Set `out` to some rows of a dense array."""
+    wanted = np.unique(to_host(rows._data) if isinstance(rows, NDArray) else np.asarray(rows)).astype(
+        np.int64
+    )
+    if wanted.size and not 0 <= wanted[0] <= wanted[-1] < whole.shape[0]:
+        raise InvalidArgument(f"{call}: rows {wanted[0]} to {wanted[-1]} of {whole.shape[0]}")
+    out._set(to_host(whole._data)[wanted], [wanted])
 
 
 def check_value(call: str, array: NDArray | np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
