@@ -103,7 +103,10 @@ class BucketingModule(BaseModule):
 
     def _make(self, key: Any) -> Module:
         """A module for a bucket, unbound."""
-        made = self._sym_gen(key)
+        try:
+            made = self._sym_gen(key)
+        except LookupError as error:
+            raise InvalidArgument(f"sym_gen knows no bucket {key!r}: {error!r}") from error
         if not isinstance(made, (tuple, list)) or len(made) != 3:
             raise InvalidArgument(
                 f"sym_gen({key!r}) returned {type(made).__name__}, expected (symbol, data_names, label_names)"

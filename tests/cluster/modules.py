@@ -72,6 +72,73 @@ def symbols(directory: Path) -> None:
     module.fit(batches(2, kv.rank), num_epoch=1, kvstore=kv)
 
 
+class Lengths(mx.io.DataIter):
+    """Batches of sequences; the lengths are of another order for every worker."""
+
+    def __init__(self, lengths: list[int], rank: int):
+        super().__init__(BATCH)
+        self.provide_data = [mx.io.DataDesc("data", (BATCH, max(lengths), FEATURES))]
+        self.provide_label = [mx.io.DataDesc("softmax_label", (BATCH,))]
+        rng = np.random.RandomState(rank)
+        self.batches = [
+            mx.io.DataBatch(
+                [mx.nd.array(rng.randn(BATCH, n, FEATURES))],
+                [mx.nd.array(rng.randint(CLASSES, size=BATCH))],
+                bucket_key=n,
+                provide_data=[mx.io.DataDesc("data", (BATCH, n, FEATURES))],
+                provide_label=self.provide_label,
+            )
+            for n in lengths
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        self.rest = list(self.batches)
+
+    def next(self) -> mx.io.DataBatch:
+        if not self.rest:
+            raise StopIteration
+        return self.rest.pop(0)
+
+
+def unrolled(length: int) -> tuple[mx.sym.Symbol, list[str], list[str]]:
+    """A recurrent net with gates; one step of it does without the recurrent weights."""
+    names = ("x_weight", "h_weight", "gate_weight")
+    shared = {name: mx.sym.Variable(name) for name in names}
+    data, state = mx.sym.Variable("data"), None
+    for i in range(length):
+        x = mx.sym.Flatten(mx.sym.slice_axis(data, axis=1, begin=i, end=i + 1))
+
+        def dense(value: mx.sym.Symbol, name: str) -> mx.sym.Symbol:
+            return mx.sym.FullyConnected(value, shared[name], num_hidden=8, no_bias=True)
+
+        new = mx.sym.tanh(
+            dense(x, "x_weight") if state is None else dense(x, "x_weight") + dense(state, "h_weight")
+        )
+        state = new if state is None else state + mx.sym.sigmoid(dense(x, "gate_weight")) * (new - state)
+    net = mx.sym.FullyConnected(state, num_hidden=CLASSES, name="fc")
+    return mx.sym.SoftmaxOutput(net, name="softmax"), ["data"], ["softmax_label"]
+
+
+ORDERS = ([4, 1, 2, 3], [1, 4, 1, 2])
+"""The buckets of two workers: different ones in every step, and once each without the recurrence."""
+
+
+def buckets(directory: Path) -> None:
+    """Two workers whose buckets differ in the same step."""
+    kv = mx.kv.create("dist_sync")
+    mx.random.seed(1)
+    module = mx.mod.BucketingModule(unrolled, default_bucket_key=4)
+    module.fit(
+        Lengths(ORDERS[kv.rank], kv.rank),
+        num_epoch=2,
+        kvstore=kv,
+        initializer=mx.init.Xavier(),
+        optimizer_params=OPTIMIZER,
+    )
+    save(module, directory / f"buckets{kv.rank}.npz")
+
+
 def twice(directory: Path) -> None:
     """Two modules one after the other, each asking for the store by name."""
     for i in range(2):
