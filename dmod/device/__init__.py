@@ -94,7 +94,7 @@ def copy(target: Any, source: Any) -> None:
     elif into.is_host:
         out_of.copy_out(target, source)
     else:
-        into.copy_in(target, out_of.to_host(source))
+        into.copy_peer(target, source, out_of)
 
 
 def module_of(array: Any) -> Any:

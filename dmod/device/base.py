@@ -59,6 +59,10 @@ class Backend(ABC):
     def copy_out(self, target: np.ndarray, source: Any) -> None:
         """Copy an array of the device into one of the host, in the target's dtype."""
 
+    def copy_peer(self, target: Any, source: Any, other: Backend) -> None:
+        """Copy an array of another device into one of this device; by way of the host, unless overridden."""
+        self.copy_in(target, other.to_host(source))
+
     @abstractmethod
     def uniform(self, out: Any, stream: SlotStream, node: int) -> None:
         """Fill a float32 array with numbers in [0, 1) that follow from stream, node and step."""

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["sgd", "sgd_momentum", "softmax", "softmax_cross_entropy_grad"]
+__all__ = ["adagrad", "adam", "rmsprop", "sgd", "sgd_momentum", "softmax", "softmax_cross_entropy_grad"]
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -82,3 +82,58 @@ def softmax_cross_entropy_grad(prob, label, grad, scale):  # type: ignore[no-unt
         if -1 < label[i] < classes:
             j = int(label[i])
             grad[i, j] = (prob[i, j] - np.float32(1)) * scale
+
+
+@_compiled
+def _decayed(grad, weight, rescale, decay, limit):  # type: ignore[no-untyped-def]
+    """``clip(rescale * grad + decay * weight)`` of one element; not clipped if limit is not positive."""
+    g = grad * rescale
+    if decay != 0:
+        g = g + weight * decay
+    if limit > 0:
+        if g > limit:
+            g = limit
+        elif g < -limit:
+            g = -limit
+    return g
+
+
+@_compiled
+def adam(weight, grad, mean, var, rescale, decay, limit, rate, beta1, rest1, beta2, rest2, epsilon):  # type: ignore[no-untyped-def]
+    """Adam's step; rest1 is 1 - beta1, rest2 1 - beta2, rate the corrected learning rate."""
+    for i in range(weight.size):
+        g = _decayed(grad[i], weight[i], rescale, decay, limit)
+        m = mean[i] * beta1 + g * rest1
+        v = var[i] * beta2 + g * g * rest2
+        mean[i] = m
+        var[i] = v
+        weight[i] = weight[i] - m / (np.sqrt(v) + epsilon) * rate
+
+
+@_compiled
+def adagrad(weight, grad, history, rescale, decay, limit, rate, epsilon):  # type: ignore[no-untyped-def]
+    """AdaGrad's step; the decay is not part of the gradient."""
+    for i in range(weight.size):
+        g = _decayed(grad[i], weight[i], rescale, np.float32(0), limit)
+        h = history[i] + g * g
+        history[i] = h
+        g = g / np.sqrt(h + epsilon)
+        if decay != 0:
+            g = g + weight[i] * decay
+        weight[i] = weight[i] - g * rate
+
+
+@_compiled
+def rmsprop(weight, grad, n, rescale, decay, limit, rate, gamma, rest, epsilon, top):  # type: ignore[no-untyped-def]
+    """RMSProp's step without centering; rest is 1 - gamma, top the limit of weights."""
+    for i in range(weight.size):
+        g = _decayed(grad[i], weight[i], rescale, decay, limit)
+        mean = n[i] * gamma + g * g * rest
+        n[i] = mean
+        w = weight[i] - g / np.sqrt(mean + epsilon) * rate
+        if top > 0:
+            if w > top:
+                w = top
+            elif w < -top:
+                w = -top
+        weight[i] = w

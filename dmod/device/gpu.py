@@ -84,6 +84,15 @@ class CupyBackend(Backend):
         with self.activate():
             np.copyto(target, self._cupy.asnumpy(source), casting="unsafe")
 
+    def copy_peer(self, target: Any, source: Any, other: Backend) -> None:
+        plain = target.flags.c_contiguous and source.flags.c_contiguous and target.dtype == source.dtype
+        if not plain:
+            super().copy_peer(target, source, other)
+            return
+        other.synchronize()  # what writes the source may still run
+        with self.activate():
+            target.data.copy_from_device(source.data, source.nbytes)
+
     def uniform(self, out: Any, stream: SlotStream, node: int) -> None:
         with self.activate():
             if self._kernel is None:
