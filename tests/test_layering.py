@@ -42,7 +42,7 @@ RESTS_ON: dict[str, set[str]] = {
     "model": {"module", "callback"},
     "rnn": {"checkpoint"},
     "visualization": {"symbol", "io"},
-    "test_utils": {"executor", "random"},
+    "test_utils": {"executor", "random", "io", "optimizer"},
     "profiler": {"executor", "kvstore"},
 }
 ROOTS = {"__init__", "mxnet"}  # the public face, which may import everything

@@ -1,4 +1,4 @@
-"""Tools for tests and tutorials: fetching files, comparing arrays."""
+"""Fetching files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
-
-import numpy as np
 
 from dmod.base import InvalidArgument, MXNetError
 from dmod.log import logger
-from dmod.ndarray import NDArray
 
-__all__ = ["almost_equal", "assert_almost_equal", "download", "same"]
+__all__ = ["download"]
 
 _TIMEOUT_S = 30
 
@@ -103,55 +99,3 @@ def _fetch(url: str, target: str, retries: int) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _numpy(x: Any) -> np.ndarray:
-    return x.asnumpy() if isinstance(x, NDArray) else np.asarray(x)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two arrays are equal in every element."""
-    return np.array_equal(_numpy(a), _numpy(b))
-
-
-def almost_equal(
-    a: Any, b: Any, rtol: float | None = None, atol: float | None = None, equal_nan: bool = False
-) -> bool:
-    """Whether two arrays are equal within ``atol + rtol * abs(b)``; see `assert_almost_equal`."""
-    left, right = _numpy(a), _numpy(b)
-    rtol, atol = _tolerances(left, right, rtol, atol)
-    return np.allclose(left, right, rtol, atol, equal_nan)
-
-
-def assert_almost_equal(
-    a: Any,
-    b: Any,
-    rtol: float | None = None,
-    atol: float | None = None,
-    names: tuple[str, str] = ("a", "b"),
-    equal_nan: bool = False,
-) -> None:
-    """Raise AssertionError unless two arrays are equal within ``atol + rtol * abs(b)``.
-
-    Parameters
-    ----------
-    a, b : array-like or NDArray
-    rtol, atol : float, optional
-        Default: by the narrower dtype of the two.
-    names : pair of str
-        What the message calls them.
-    equal_nan : bool
-        Count NaNs as equal.
-    """
-    left, right = _numpy(a), _numpy(b)
-    rtol, atol = _tolerances(left, right, rtol, atol)
-    np.testing.assert_allclose(
-        left, right, rtol, atol, equal_nan, err_msg=f"{names[0]} and {names[1]} differ"
-    )
-
-
-def _tolerances(a: np.ndarray, b: np.ndarray, rtol: float | None, atol: float | None) -> tuple[float, float]:
-    by_size = {2: (1e-2, 1e-1), 4: (1e-4, 1e-3), 8: (1e-5, 1e-20)}
-    sizes = [x.dtype.itemsize for x in (a, b) if x.dtype.kind == "f"]
-    default = by_size.get(min(sizes), by_size[8]) if sizes else (0.0, 0.0)
-    return default[0] if rtol is None else rtol, default[1] if atol is None else atol
