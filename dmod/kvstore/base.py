@@ -457,7 +457,7 @@ def _dense(pairs: Pairs) -> Pairs:
     return [(k, [v._dense() for v in values]) for k, values in pairs]
 
 
-def _take_rows(call: str, out: RowSparseNDArray, whole: NDArray, rows: Any) -> None:
+def _take_rows(call: str, out: Any, whole: NDArray, rows: Any) -> None:
     """Set `out` to some rows of a dense array."""
     wanted = np.unique(to_host(rows._data) if isinstance(rows, NDArray) else np.asarray(rows)).astype(
         np.int64

@@ -518,3 +518,39 @@ def test_data_without_labels_can_be_predicted():
     fresh.set_params(*mod.get_params())
     out = fresh.predict(mx.io.NDArrayIter(separable()[0], batch_size=20))
     assert np.array_equal(out.asnumpy(), mod.predict(iterator()).asnumpy())
+
+
+# ---- mistakes that are easily made
+
+
+def test_updates_and_outputs_need_what_they_are_made_from():
+    mod = bound()
+    mod.init_optimizer(optimizer_params={"learning_rate": 0.1, "wd": 0.1})
+    with pytest.raises(NotReadyError, match=r"update: .* call backward\(\) first"):
+        mod.update()
+    with pytest.raises(NotReadyError, match=r"get_outputs: .* call forward\(\) first"):
+        mod.get_outputs()
+
+
+def test_labels_that_nobody_takes_are_spoken_of(caplog):
+    mod = mx.mod.Module(mlp())
+    mod.bind([("data", (4, 5))])
+    mod.init_params()
+    with caplog.at_level(logging.WARNING, "dmod"):
+        mod.forward(batch(), is_train=True)
+        mod.forward(batch(), is_train=True)
+    assert caplog.text.count("labels are ignored, 'softmax_label' stays zero") == 1
+
+
+def test_a_label_that_would_be_a_parameter_is_spoken_of(caplog):
+    net = mx.sym.SoftmaxOutput(mx.sym.Variable("data"), name="out")
+    with caplog.at_level(logging.WARNING, "dmod"):
+        mx.mod.Module(net)
+    assert "no 'softmax_label'; 'out_label' would be a parameter: name it in label_names" in caplog.text
+
+
+def test_other_things_than_batches_and_iterators_are_named():
+    with pytest.raises(InvalidArgument, match="forward: expected a DataBatch"):
+        bound().forward(mx.nd.ones((4, 5)))
+    with pytest.raises(InvalidArgument, match="fit: expected an iterator"):
+        bound().fit(np.ones((4, 5)), num_epoch=1)
