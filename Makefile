@@ -1,4 +1,4 @@
-# Everything happens in .venv; nothing outside this directory is written.
+# Everything happens in .venv; outside this directory only pip and matplotlib keep their caches.
 #   make setup   the environment                 make check   ruff and mypy
 #   make demo    two workers and a server        make test    the test suite
 #   make bench   dmod beside MXNet 1.9.1         make oracle  MXNet 1.9.1 in .oracle, for comparison

@@ -30,14 +30,17 @@ and momentum on one core for chunks of 4 K, 16 K, 64 K and 128 K: 25.6 M floats 
 _local = threading.local()
 
 
-def _scratch(dtype: np.dtype, device: Backend = HOST, size: int = CHUNK) -> Any:
-    """This thread's scratch memory for arrays of `dtype`; shared, so that it stays in the cache."""
+def _scratch(dtype: np.dtype, count: int, device: Backend = HOST, size: int = CHUNK) -> list[Any]:
+    """This thread's scratch arrays for arrays of `dtype`; shared, so that they stay in the cache."""
     computed = np.dtype(np.float32) if dtype.itemsize < 4 else dtype
     chunks = _local.__dict__.setdefault("chunks", {})
-    key = (device.name, computed)
-    if key not in chunks or chunks[key].size < size:
-        chunks[key] = device.empty((size,), computed)
-    return chunks[key]
+    have: list[Any] = chunks.setdefault((device.name, computed), [])
+    for i, array in enumerate(have):
+        if array.size < size:
+            have[i] = device.empty((size,), computed)
+    while len(have) < count:
+        have.append(device.empty((size,), computed))
+    return have[:count]
 
 
 def supports_flat(optimizer: Optimizer) -> bool:
@@ -52,6 +55,7 @@ def step_array(
     states: tuple[np.ndarray, ...],
     lr: float,
     wd: float,
+    t: int,
 ) -> None:
     """Run one step on single arrays of any shape, in place, to the same bits as on a flat buffer.
 
@@ -62,13 +66,13 @@ def step_array(
     flat = [a.reshape(-1) for a in arrays]
     grad = grad.reshape(-1)
     chunk = CHUNK if device.is_host else max(1, flat[0].size)
-    scratch = _scratch(flat[0].dtype, device, chunk)
+    scratch = _scratch(flat[0].dtype, optimizer.scratch_arrays, device, chunk)
     mixed = len(states) > optimizer.flat_states()
     with np.errstate(all="ignore"), device.activate():
         for start in range(0, flat[0].size, chunk):
             part = slice(start, start + chunk)
             parts = tuple(a[part] for a in flat[1:])
-            _step(optimizer, flat[0][part], grad[part], parts, lr, wd, scratch[: len(flat[0][part])], mixed)
+            _step(optimizer, flat[0][part], grad[part], parts, lr, wd, scratch, t, mixed)
     for original, array in zip((weight, *states), arrays, strict=True):
         if array is not original:
             original[...] = array
@@ -81,14 +85,16 @@ def _step(
     states: tuple[np.ndarray, ...],
     lr: float,
     wd: float,
-    scratch: np.ndarray,
+    scratch: list[np.ndarray],
+    t: int,
     mixed: bool,
 ) -> None:
+    pieces = tuple(s[: weight.size] for s in scratch)
     if mixed:
-        optimizer.step(states[-1], grad, states[:-1], lr, wd, scratch)
+        optimizer.step(states[-1], grad, states[:-1], lr, wd, pieces, t)
         module_of(weight).copyto(weight, states[-1], casting="same_kind")
     else:
-        optimizer.step(weight, grad, states, lr, wd, scratch)
+        optimizer.step(weight, grad, states, lr, wd, pieces, t)
 
 
 class FlatUpdater:
@@ -133,7 +139,7 @@ class FlatUpdater:
         self.count = optimizer.begin_num_update
         self._mixed = bool(optimizer.multi_precision) and self.dtype == np.float16
         self._states = [device.zeros((size,), t) for t in self.state_dtypes]
-        self._needs_master = self._mixed
+        self._fresh = True
         self._plan: list[tuple[Any, ...]] = []
         self._planned_for: tuple[Any, ...] | None = None
 
@@ -158,18 +164,26 @@ class FlatUpdater:
                 f"expected ({self.size},) {self.dtype}"
             )
         optimizer = self.optimizer
-        if self._needs_master:
-            copy(self._states[-1], weight)
-            self._needs_master = False
+        if self._fresh:
+            self._begin(weight)
+            self._fresh = False
         self.count += 1
         if self.count > optimizer.num_update:
             optimizer.num_update = self.count
         rate = optimizer._rate_at(self.count)
-        scratch, mixed = _scratch(self.dtype, self._device, self._chunk), self._mixed
+        scratch = _scratch(self.dtype, optimizer.scratch_arrays, self._device, self._chunk)
         with np.errstate(all="ignore"), self._device.activate():
             for start, stop, states, lr_mult, wd in self._current_plan():
                 part, lr = weight[start:stop], rate * lr_mult
-                _step(optimizer, part, grad[start:stop], states, lr, wd, scratch[: stop - start], mixed)
+                _step(optimizer, part, grad[start:stop], states, lr, wd, scratch, self.count, self._mixed)
+
+    def _begin(self, weight: np.ndarray) -> None:
+        """Give the states that follow from the first weights their values."""
+        if self._mixed:
+            copy(self._states[-1], weight)
+            self.optimizer.begin_states(self._states[-1], tuple(self._states[:-1]))
+        else:
+            self.optimizer.begin_states(weight, tuple(self._states))
 
     def _current_plan(self) -> list[tuple[Any, ...]]:
         """The chunks with their multipliers, made anew when those have changed."""
@@ -225,8 +239,8 @@ class FlatUpdater:
         for state, array in zip(self._states, arrays, strict=True):
             copy(state, array)
         self.count = count
-        # Before the first update a float32 copy has not been made: zeros were saved.
-        self._needs_master = self._mixed and count == self.optimizer.begin_num_update
+        # Before the first update no float32 copy has been made, nor what else follows: zeros were saved.
+        self._fresh = count == self.optimizer.begin_num_update
 
 
 def _describe(states: list[tuple[tuple[int, ...], np.dtype]]) -> str:

@@ -60,6 +60,10 @@ class Optimizer:
     portable: ClassVar[bool] = False
     """Whether name and constructor arguments describe an instance, so that servers can run it. Not
     inherited: a subclass that computes something else must not pass for its base."""
+    scratch_arrays: ClassVar[int] = 1
+    """How many scratch arrays `step` asks for."""
+    master_first: ClassVar[bool] = True
+    """Whether the float32 copy of a float16 weight comes before the state, as in MXNet mostly."""
     flat: ClassVar[bool] = False
     """Whether `step` and `flat_states` are all there is to it, so that `FlatUpdater` can run it. Not
     inherited."""
@@ -143,6 +147,9 @@ class Optimizer:
         """How many states of the weight's size there are per parameter."""
         raise NotImplementedError(f"{type(self).__name__} does not run on flat buffers")
 
+    def begin_states(self, weight: np.ndarray, states: tuple[np.ndarray, ...]) -> None:
+        """Fill states, which are zero, before the first update; most optimizers leave them so."""
+
     def step(
         self,
         weight: np.ndarray,
@@ -150,12 +157,24 @@ class Optimizer:
         states: tuple[np.ndarray, ...],
         lr: float,
         wd: float,
-        scratch: np.ndarray,
+        scratch: tuple[np.ndarray, ...],
+        t: int,
     ) -> None:
         """Update `weight` and `states` in place: one-dimensional arrays, element by element.
 
         It must compute every element from that element alone, so that the result does not depend on how
-        a buffer is cut, and allocate nothing. `scratch` has the arrays' length and at least float32.
+        a buffer is cut, and allocate nothing.
+
+        Parameters
+        ----------
+        weight, grad : ndarray, shape (n,)
+        states : tuple of `flat_states` ndarrays, shape (n,)
+        lr, wd : float
+            With multipliers.
+        scratch : tuple of `scratch_arrays` ndarrays, shape (n,)
+            Of the weight's dtype, but at least float32; with any content.
+        t : int
+            The number of this update, from 1 (or ``begin_num_update + 1``).
         """
         raise NotImplementedError(f"{type(self).__name__} does not run on flat buffers")
 

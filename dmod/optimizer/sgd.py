@@ -8,51 +8,24 @@ import numpy as np
 
 from dmod.device import module_of
 from dmod.device.kernels import compiled_kernels
-from dmod.ndarray.ndarray import NDArray, zeros
-from dmod.optimizer.flat import step_array
-from dmod.optimizer.optimizer import Optimizer, _check_number, register
+from dmod.optimizer.elementwise import MasterLast, rescaled_gradient
+from dmod.optimizer.optimizer import _check_number, register
 
 __all__ = ["NAG", "SGD", "ccSGD"]
 
 
-class _ElementWise(Optimizer):
-    """An optimizer of at most one state, whose `step` serves single arrays as well as flat buffers."""
+class _Momentum(MasterLast):
+    """At most one state, the momentum."""
 
     momentum: float
+    state_form = "single"
 
     def flat_states(self) -> int:
         return 1 if self.momentum else 0
 
-    def create_state(self, index: Any, weight: NDArray) -> NDArray | None:
-        return zeros(weight.shape, weight.context, weight.dtype) if self.momentum else None
-
-    def create_state_multi_precision(self, index: Any, weight: NDArray) -> Any:
-        if self.multi_precision and weight.dtype == np.float16:
-            master = weight.astype(np.float32)
-            return (self.create_state(index, master), master)  # in this order, unlike other optimizers
-        return super().create_state_multi_precision(index, weight)
-
-    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        """Update one array, or each of a list of arrays, in place."""
-        self._update(index, weight, grad, state, self.update)
-
-    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        """Like `update`, for a state of `create_state_multi_precision`."""
-        self._update(index, weight, grad, state, self.update_multi_precision)
-
-    def _update(self, index: Any, weight: Any, grad: Any, state: Any, again: Any) -> None:
-        if isinstance(index, (list, tuple)):
-            for one in zip(index, weight, grad, state, strict=True):
-                again(*one)
-            return
-        self._update_count(index)
-        states = state if isinstance(state, tuple) else (state,)
-        arrays = tuple(s._data for s in states if s is not None)
-        step_array(self, weight._data, grad._data, arrays, self._get_lr(index), self._get_wd(index))
-
 
 @register
-class SGD(_ElementWise):
+class SGD(_Momentum):
     """Stochastic gradient descent.
 
     With ``g = clip(rescale_grad * grad)``, the update is::
@@ -93,26 +66,27 @@ class SGD(_ElementWise):
         states: tuple[np.ndarray, ...],
         lr: float,
         wd: float,
-        scratch: np.ndarray,
+        scratch: tuple[np.ndarray, ...],
+        t: int,
     ) -> None:
         rescale, clip = float(self.rescale_grad), self.clip_gradient
         if (clip is None or not clip > 0) and _fused(self, weight, grad, states, -lr * rescale, -lr * wd):
             return
-        xp = module_of(weight)
+        xp, (step,) = module_of(weight), scratch
         # Scalars are folded together first: each pass over the arrays counts.
-        _scaled_gradient(self, grad, -lr, scratch)
+        rescaled_gradient(self, grad, -lr, step)
         if states:
             momentum = states[0]
             xp.multiply(momentum, float(self.momentum), momentum)
-            xp.add(momentum, scratch, momentum)
+            xp.add(momentum, step, momentum)
             if wd:
-                xp.multiply(weight, -lr * wd, scratch)
-                xp.add(momentum, scratch, momentum)
+                xp.multiply(weight, -lr * wd, step)
+                xp.add(momentum, step, momentum)
             xp.add(weight, momentum, weight)
         else:
             if wd:
                 xp.multiply(weight, 1.0 - lr * wd, weight)
-            xp.add(weight, scratch, weight)
+            xp.add(weight, step, weight)
 
 
 def _fused(
@@ -138,18 +112,6 @@ def _fused(
     return True
 
 
-def _scaled_gradient(optimizer: Optimizer, grad: np.ndarray, factor: float, out: np.ndarray) -> None:
-    """``out = factor * clip(rescale_grad * grad)``."""
-    xp = module_of(out)
-    rescale, clip = float(optimizer.rescale_grad), optimizer.clip_gradient
-    if clip is None or not clip > 0:
-        xp.multiply(grad, factor * rescale, out)
-        return
-    xp.multiply(grad, rescale, out)
-    xp.clip(out, -float(clip), float(clip), out=out)  # six times as fast as minimum, then maximum
-    xp.multiply(out, factor, out)
-
-
 @register
 class ccSGD(SGD):
     """Another name of `SGD`, which it once had to itself."""
@@ -162,7 +124,7 @@ class ccSGD(SGD):
 
 
 @register
-class NAG(_ElementWise):
+class NAG(_Momentum):
     """Nesterov's accelerated gradient.
 
     With ``g = clip(rescale_grad * grad)``, the update is::
@@ -196,25 +158,26 @@ class NAG(_ElementWise):
         states: tuple[np.ndarray, ...],
         lr: float,
         wd: float,
-        scratch: np.ndarray,
+        scratch: tuple[np.ndarray, ...],
+        t: int,
     ) -> None:
-        xp = module_of(weight)
+        xp, (step,) = module_of(weight), scratch
         if not states:
             if wd:
                 xp.multiply(weight, 1.0 - lr * wd, weight)
-            _scaled_gradient(self, grad, -lr, scratch)
-            xp.add(weight, scratch, weight)
+            rescaled_gradient(self, grad, -lr, step)
+            xp.add(weight, step, weight)
             return
         momentum, factor = states[0], float(self.momentum)
         if wd:
             xp.multiply(weight, 1.0 - (1.0 + factor) * lr * wd, weight)
         xp.multiply(momentum, factor, momentum)
-        xp.multiply(momentum, factor, scratch)
-        xp.add(weight, scratch, weight)
-        _scaled_gradient(self, grad, -lr, scratch)
-        xp.add(momentum, scratch, momentum)
-        xp.multiply(scratch, 1.0 + factor, scratch)
-        xp.add(weight, scratch, weight)
+        xp.multiply(momentum, factor, step)
+        xp.add(weight, step, weight)
+        rescaled_gradient(self, grad, -lr, step)
+        xp.add(momentum, step, momentum)
+        xp.multiply(step, 1.0 + factor, step)
+        xp.add(weight, step, weight)
         if wd:
-            xp.multiply(weight, -lr * wd, scratch)
-            xp.add(momentum, scratch, momentum)
+            xp.multiply(weight, -lr * wd, step)
+            xp.add(momentum, step, momentum)

@@ -9,6 +9,7 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.context import Context
 from dmod.ndarray.ndarray import NDArray
+from dmod.optimizer.flat import supports_flat
 from dmod.optimizer.optimizer import NotSerializable, Optimizer, from_config
 from dmod.optimizer.states import OptimizerStates, StateEntry
 
@@ -51,7 +52,7 @@ class Updater:
     def _fitted(self, index: Any, weight: NDArray) -> Any:
         """The loaded state, in the structure and on the device that the optimizer uses for `weight`."""
         fresh = self.optimizer.create_state_multi_precision(index, weight)
-        places, loaded = _leaves(fresh), _leaves(self.states[index])
+        places, loaded = self._ordered(fresh), _leaves(self.states[index])
         if [p.shape for p in places] != [s.shape for s in loaded]:
             raise InvalidArgument(
                 f"optimizer states of {index!r}: shapes {[s.shape for s in loaded]}, "
@@ -60,6 +61,13 @@ class Updater:
         for place, state in zip(places, loaded, strict=True):
             state.copyto(place)
         return fresh
+
+    def _ordered(self, state: Any) -> list[NDArray]:
+        """The arrays within a state in the order of files and flat buffers: a float32 copy comes last."""
+        leaves, optimizer = _leaves(state), self.optimizer
+        if optimizer.master_first and supports_flat(optimizer) and len(leaves) > optimizer.flat_states():
+            return [*leaves[1:], leaves[0]]
+        return leaves
 
     def sync_state_context(self, state: Any, context: Context) -> Any:
         """The state on another device."""
@@ -82,7 +90,7 @@ class Updater:
             index: StateEntry(
                 str(names.get(index, "")),
                 counts.get(index, self.optimizer.begin_num_update),
-                tuple(leaf.asnumpy() for leaf in _leaves(state)),
+                tuple(leaf.asnumpy() for leaf in self._ordered(state)),
             )
             for index, state in self.states.items()
         }
