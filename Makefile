@@ -65,8 +65,10 @@ oracle: .oracle/.installed
 
 # Rewrites tests/fixtures from what MXNet computes; needs `make oracle`, or DMOD_ORACLE=/path/to/its/python.
 fixtures:
-	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_fixtures.py
-	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_training_fixtures.py
+	for make in $(filter-out %/make_family_fixtures.py,$(wildcard tests/oracle/make_*.py)); do \
+		$(or $(DMOD_ORACLE),.oracle/bin/python) $$make || exit 1; done
+	$(or $(DMOD_ORACLE),.oracle/bin/python) tests/oracle/make_family_fixtures.py \
+		$(patsubst tests/oracle/cases_%.py,%,$(wildcard tests/oracle/cases_*.py))
 
 clean:
 	rm -rf $(DEMO_DIR) build dist .mypy_cache .ruff_cache .pytest_cache
