@@ -540,6 +540,10 @@ class Module(BaseModule):
         """Use another module's optimizer, store and states; both share their parameters."""
         if not shared_module.optimizer_initialized:
             raise NotReadyError("borrow_optimizer: the other module needs init_optimizer() first")
+        if self._params is None or self._params is not shared_module._params:
+            raise InvalidArgument(
+                "borrow_optimizer: the modules do not share their parameters; bind(shared_module=...) first"
+            )
         self._optimizer, self._kvstore = shared_module._optimizer, shared_module._kvstore
         self._strategy = shared_module._strategy
         self.optimizer_initialized = True
@@ -740,7 +744,7 @@ def _contexts(context: Context | Sequence[Context] | None) -> list[Context]:
 def _group2ctxs(given: Any, count: int) -> list[dict[str, Context]]:
     """`group2ctxs` as one dict for each of `count` devices."""
     if isinstance(given, Mapping):
-        lists = {g: [c] * count if isinstance(c, Context) else list(c) for g, c in given.items()}
+        lists = {g: list(c) if isinstance(c, (list, tuple)) else [c] * count for g, c in given.items()}
         short = [g for g, contexts in lists.items() if len(contexts) not in (1, count)]
         if short:
             raise InvalidArgument(

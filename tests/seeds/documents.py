@@ -39,11 +39,6 @@ class Document:
         exec(compile(code, f"{self._name}.md, block {self._next}", "exec"), self.names)
         self._next += 1
 
-    def skip(self, starts_with: str) -> None:
-        """Leave out the next block, which is known by how it starts."""
-        assert self._without_prompts(self._blocks[self._next]).startswith(starts_with)
-        self._next += 1
-
     def assert_all_run(self) -> None:
         assert self._next == len(self._blocks)
 

@@ -180,5 +180,13 @@ def test_004_api_reference(capsys: pytest.CaptureFixture[str]) -> None:
     document.run()  # init_optimizer
     document.run()  # set_params of Module
     document.run()  # set_params of BucketingModule, which is the same call
-    document.skip("# An example of addinging two modules")  # SequentialModule is not there yet
+    features = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=10, name="fc1")
+    names["mod1"] = mx.mod.Module(features, label_names=None)
+    names["mod2"] = mx.mod.Module(
+        mx.sym.SoftmaxOutput(mx.sym.Variable("fc1_output"), name="softmax"), ["fc1_output"]
+    )
+    document.run()  # add to a SequentialModule
+    names["seq_mod"].bind(train.provide_data, for_training=False)
+    names["seq_mod"].init_params()
+    assert names["seq_mod"].predict(digits(60)).shape == (60, 10)
     document.assert_all_run()
