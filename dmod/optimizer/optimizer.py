@@ -273,6 +273,16 @@ class Optimizer:
             self._index_update_count[one] = count
             self.num_update = max(self.num_update, count)
 
+    # ---- copying
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "param_dict"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take over attributes; those of `param_dict`'s objects stay behind, as in MXNet."""
+        self.__dict__.update(state)
+        self.param_dict = {}
+
     # ---- description
 
     def to_config(self) -> dict[str, Any]:

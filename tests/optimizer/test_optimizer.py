@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -121,12 +122,12 @@ def test_an_updater_goes_on_to_the_same_bits_from_saved_states(dtype: str, momen
     grads = [array(rng.normal(size=5), dtype=dtype) for _ in range(6)]
     for grad in grads[:3]:
         first(0, grad, weight)
-    second, copy = updater(), weight.copy()
+    second, twin = updater(), weight.copy()
     second.set_states(first.get_states())
     for grad in grads[3:]:
         first(0, grad, weight)
-        second(0, grad, copy)
-    assert weight.asnumpy().tobytes() == copy.asnumpy().tobytes()
+        second(0, grad, twin)
+    assert weight.asnumpy().tobytes() == twin.asnumpy().tobytes()
     assert second.optimizer.num_update == 6
 
 
@@ -264,3 +265,12 @@ def test_a_registered_optimizer_is_found_by_name_and_run() -> None:
     updater(0, array([2.0]), weight)
     assert weight.asscalar() == 3.0
     assert updater.to_states(dump_optimizer=True).config is None
+
+
+def test_an_optimizer_is_copied_without_the_objects_of_param_dict() -> None:
+    class Parameter:
+        lr_mult, wd_mult = 2.0, 3.0
+
+    first = opt.Adam(learning_rate=0.5, param_dict={0: Parameter()})
+    second = copy.deepcopy(first)
+    assert (first._get_lr(0), second._get_lr(0), second.lr, second.param_dict) == (1.0, 0.5, 0.5, {})
