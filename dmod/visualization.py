@@ -347,7 +347,8 @@ def print_summary(
     print(_row(["Layer (type)", "Output Shape", "Param #", "Previous Layer"], ends))
     print("=" * line_length)
     total = 0
-    for node, count, rows in _layers(nodes, shapes, set(shape or ())):
+    inputs, running = {"data", *(shape or ())}, set(symbol.list_auxiliary_states())
+    for node, count, rows in _layers(nodes, shapes, inputs, running):
         total += count
         for row in rows:
             print(_row(row, ends))
@@ -364,23 +365,21 @@ def _row(fields: list[str], ends: list[int]) -> str:
 
 
 def _layers(
-    nodes: list[_Node], shapes: Mapping[str, tuple[int, ...]], inputs: set[str]
+    nodes: list[_Node], shapes: Mapping[str, tuple[int, ...]], inputs: set[str], running: set[str]
 ) -> Iterator[tuple[_Node, int, list[list[str]]]]:
     """Each operator and input, with its number of parameters and its lines in the table."""
     counted: set[int] = set()
     for node in nodes:
-        if node.is_variable and node.name not in inputs and node.name != "data":
+        if node.is_variable and node.name not in inputs:
             continue
         count, previous = 0, []
         for source, _ in node.inputs:
             other = nodes[source]
-            if other.is_parameter and source not in counted:
-                counted.add(source)  # a shared parameter counts once
-                running = other.name.endswith(_PARAMETERS[4:])
-                known = _shape_of(other, 0, shapes)
-                count += 0 if running or known is None else _product(known)
-            elif not other.is_variable or other.name in inputs or other.name == "data":
+            if not other.is_variable or other.name in inputs:
                 previous.append(other.name)
+            elif other.name not in running and source not in counted and not _is_fed(other.name):
+                counted.add(source)  # a shared parameter counts once
+                count += _product(_shape_of(other, 0, shapes) or (0,))
         known = _shape_of(node, 0, shapes)
         first = [
             f"{node.name}({node.op})",
@@ -389,6 +388,11 @@ def _layers(
             *(previous[:1] or [""]),
         ]
         yield node, count, [first, *(["", "", "", name] for name in previous[1:])]
+
+
+def _is_fed(name: str) -> bool:
+    """Whether a variable is one of the inputs that a module finds by its name."""
+    return name.endswith("label") or "begin_state" in name
 
 
 def _product(shape: tuple[int, ...]) -> int:

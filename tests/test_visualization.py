@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import dmod
 import dmod.symbol as sym
 from dmod import visualization as viz
 from dmod.base import InvalidArgument, MXNetError
+from tests.oracle.make_summary_fixtures import print_all
 
 
 def network() -> sym.Symbol:
@@ -131,6 +133,20 @@ def test_a_failure_of_dot_is_told(monkeypatch: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_refused(call: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         call()
+
+
+def test_the_summary_is_mxnets(capsys: Any) -> None:
+    print_all(dmod)
+    assert capsys.readouterr().out == (Path(__file__).parent / "fixtures" / "summaries.txt").read_text()
+
+
+def test_parameters_count_whatever_their_names(capsys: Any) -> None:
+    shared, data = sym.Variable("a"), sym.Variable("x")
+    one = sym.FullyConnected(data, shared, num_hidden=4, name="f")
+    two = sym.FullyConnected(data, shared, num_hidden=4, name="g")
+    viz.print_summary(sym.SoftmaxOutput(one + two, name="softmax"), shape={"x": (2, 3)})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "FullyConnected" in line]
+    assert [row[2] for row in rows] == ["16", "4"]
 
 
 def test_the_summary_counts_parameters(capsys: Any) -> None:
