@@ -334,7 +334,7 @@ def print_summary(
     ----------
     symbol : Symbol
     shape : dict of str to tuple of int, optional
-        Shapes of inputs; without them, shapes and numbers stay empty.
+        Shapes of inputs; without them shapes stay empty and numbers 0 (MXNet then counts biases only).
     line_length : int
     positions : sequence of float
         Where the columns end, as shares of the line.

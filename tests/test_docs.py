@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "module.md", ROOT / "docs" / "rnn.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "module.md",
+    ROOT / "docs" / "rnn.md",
+    ROOT / "docs" / "migrating.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
