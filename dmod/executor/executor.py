@@ -23,7 +23,7 @@ from dmod.ndarray import NDArray
 from dmod.registry import nearest
 from dmod.symbol import Symbol
 from dmod.symbol.graph import Node, check_unique
-from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes
+from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes, is_complete
 
 __all__ = ["Executor", "Handle"]
 
@@ -113,6 +113,7 @@ class Executor:
         arrays = {**self._args, **self._aux}
         shapes = infer_shapes(order, {n: a.shape for n, a in arrays.items()})
         dtypes = infer_dtypes(order, {n: a.dtype for n, a in arrays.items()})
+        _check_known(order, shapes)
         for name, grad in self._grads.items():
             if grad.shape != self._args[name].shape:
                 raise InvalidArgument(
@@ -422,3 +423,14 @@ class Executor:
             steps = f"{len(plan.forward)} forward and {len(plan.backward)} backward steps"
             lines.append(f"Plan for {kind}: {steps}, {plan.nbytes} bytes of intermediate results")
         return "\n".join(lines)
+
+
+def _check_known(order: Sequence[Node], shapes: Mapping[tuple[int, int], Any]) -> None:
+    """Raise unless the arguments determine every shape: a plan over unknown lengths would be nonsense."""
+    for node in order:
+        shape = shapes[id(node), 0]
+        if node.op is not None and not is_complete(shape):
+            found = "unknown" if shape is None else tuple(max(n, 0) for n in shape)
+            raise InvalidArgument(
+                f"bind: {node.op.name} {node.name!r}: shape {found} (0: unknown) does not follow from inputs"
+            )

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmod.base import InvalidArgument
 from dmod.ops.axes import is_known, normal_axis
-from dmod.ops.elementwise import same_shape
+from dmod.ops.elementwise import merge_shapes, same_shape
 from dmod.ops.params import Param, choice, integer, optional, shape
 from dmod.ops.registry import Attrs, Call, Dtypes, InferShape, Shape, Shapes, Step, register
 
@@ -52,9 +52,9 @@ def _register(name: str, infer: InferShape, **rest: Any) -> None:
 
 def _infer_expand(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shapes, Shapes]:
     (data,), (out,) = inputs, outputs
-    if data is None and out is not None:
+    if out is not None:
         axis = normal_axis(attrs.axis, out)
-        data = (*out[:axis], *out[axis + 1 :])
+        data = merge_shapes((*out[:axis], *out[axis + 1 :]), data, "data")
     if data is None:
         return [None], [None], []
     axis = normal_axis(attrs.axis, data, ndim=len(data) + 1)

@@ -179,3 +179,23 @@ def inside():
 def test_what_cannot_work_is_refused_by_name(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_state_whose_batch_nothing_tells_is_named_when_bound():
+    with pytest.raises(InvalidArgument, match=r"_zeros 'rnn_begin_state_0': shape \(0, 3\)"):
+        mx.rnn.RNNCell(3).begin_state()[0].simple_bind(mx.cpu())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda state: mx.sym.FullyConnected(state, num_hidden=3, flatten=False) + x,
+        lambda state: mx.sym.FullyConnected(mx.sym.FullyConnected(state, num_hidden=4), num_hidden=3) + x,
+        lambda state: mx.sym.expand_dims(state, axis=0) + mx.sym.expand_dims(x, axis=0),
+        lambda state: mx.sym.Concat(x, state, dim=1),
+        lambda state: mx.sym.where(x, state, x),
+    ],
+)
+def test_a_first_state_learns_its_batch_from_how_it_is_used(use):
+    exe = use(mx.sym.zeros((0, 3))).simple_bind(mx.cpu(), data=(4, 3))
+    assert 4 in exe.forward()[0].shape
