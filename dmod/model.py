@@ -126,6 +126,7 @@ class FeedForward:
                 )
             return X
         values = _array(X)
+        labels: np.ndarray
         if y is None:
             if is_train:
                 raise InvalidArgument("FeedForward.fit: y is missing; an array X needs its labels")

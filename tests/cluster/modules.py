@@ -43,6 +43,25 @@ def unequal(directory: Path, *counts: str) -> None:
     save(module, directory / f"unequal{kv.rank}.npz")
 
 
+def chain(directory: Path, *counts: str) -> None:
+    """Two modules in a chain, with another number of batches for every worker."""
+    kv = mx.kv.create("dist_sync")
+    mx.random.seed(1)
+    body = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=16, name="fc1")
+    body = mx.sym.Dropout(mx.sym.BatchNorm(body, fix_gamma=False, name="bn"), p=0.2)
+    head = mx.sym.FullyConnected(mx.sym.Variable("features"), num_hidden=CLASSES, name="fc2")
+    module = mx.mod.SequentialModule()
+    module.add(mx.mod.Module(body, label_names=None))
+    module.add(
+        mx.mod.Module(mx.sym.SoftmaxOutput(head, name="softmax"), ["features"]),
+        take_labels=True,
+        auto_wiring=True,
+    )
+    train = batches(int(counts[kv.rank]), kv.rank)
+    module.fit(train, num_epoch=3, kvstore=kv, initializer=mx.init.Xavier(), optimizer_params=OPTIMIZER)
+    save(module, directory / f"chain{kv.rank}.npz")
+
+
 def train(directory: Path, name: str, begin: str, end: str) -> None:
     """Epochs `begin` to `end`, from the checkpoint of `begin` if there is one; a checkpoint at the end."""
     kv = mx.kv.create("dist_sync")

@@ -46,6 +46,14 @@ def test_workers_with_unequal_numbers_of_batches_end_every_epoch_together(tmp_pa
     equal(tmp_path / "longer.npz", tmp_path / "unequal0.npz")
 
 
+def test_the_modules_of_a_chain_end_every_epoch_together(tmp_path: Path) -> None:
+    run(tmp_path, "chain", 3, 5)
+    equal(tmp_path / "chain0.npz", tmp_path / "chain1.npz")
+    (tmp_path / "chain0.npz").rename(tmp_path / "longer.npz")
+    run(tmp_path, "chain", 3, 3)  # what was dropped has left no trace, in either module
+    equal(tmp_path / "longer.npz", tmp_path / "chain0.npz")
+
+
 def test_a_job_resumed_from_a_checkpoint_ends_with_the_bits_of_the_whole(tmp_path: Path) -> None:
     run(tmp_path, "train", "whole", 0, 4, servers=2)
     run(tmp_path, "train", "half", 0, 2, servers=2)
