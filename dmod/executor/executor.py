@@ -14,10 +14,10 @@ import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.context import Context
-from dmod.device import backend, copy
+from dmod.device import Backend, backend, copy
 from dmod.device.random import SlotStream
 from dmod.device.threads import limit_threads
-from dmod.executor.memory import Workspace
+from dmod.executor.memory import Pool, Workspace
 from dmod.executor.plan import Binding, Plan, compile_plan
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
@@ -42,6 +42,8 @@ class Handle:
         Memory that is shared with other executors; default: one of its own.
     stream : SlotStream, optional
         Where its random numbers come from.
+    pool : Pool, optional
+        Where its outputs come from, if it shares them with executors that run at other times.
     """
 
     args: Mapping[str, NDArray]
@@ -49,6 +51,7 @@ class Handle:
     aux: Mapping[str, NDArray] = field(default_factory=dict)
     workspace: Workspace | None = None
     stream: SlotStream | None = None
+    pool: Pool | None = None
 
 
 class Executor:
@@ -100,6 +103,7 @@ class Executor:
         self._plans: dict[bool, Plan] = {}
         self._running: Plan | None = None
         self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
+        self._pool = handle.pool
         self._binding = self._bind()
         self.arg_arrays = [self._args[n] for n in self._arg_names]
         self.grad_arrays = [self._grads.get(n) for n in self._arg_names]
@@ -123,17 +127,18 @@ class Executor:
         outputs, head_grads = [], []
         made: dict[Any, Any] = {}  # a head that is listed twice has one array
         places = self._places(order)
-        for head in symbol._heads:
+        for i, head in enumerate(symbol._heads):
             key, node = entry_key(head), head.node
             memory = places.get(id(node), self._workspace).backend
+            shape, dtype = shapes[key] or (), dtypes[key]
             if node.op is None:
                 outputs.append(values[node.name])
             else:
                 if key not in made:
-                    made[key] = memory.zeros(shapes[key] or (), dtypes[key])
+                    made[key] = self._head(f"output {i}", shape, dtype, memory)
                 outputs.append(made[key])
             takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
-            head_grads.append(memory.zeros(shapes[key] or (), dtypes[key]) if takes_gradient else None)
+            head_grads.append(self._head(f"gradient {i}", shape, dtype, memory) if takes_gradient else None)
         return Binding(
             order=order,
             heads=symbol._heads,
@@ -148,6 +153,12 @@ class Executor:
             stream=self._stream,
             places=places,
         )
+
+    def _head(self, name: str, shape: tuple[int, ...], dtype: Any, memory: Backend) -> Any:
+        """An array for an output or its gradient: from the pool, if there is one and it is on this device."""
+        if self._pool is not None and self._pool.backend is memory:
+            return self._pool.lend(name, shape, dtype)
+        return memory.zeros(shape, dtype)
 
     def _places(self, order: list[Node]) -> dict[int, Workspace]:
         """The nodes of groups that `group2ctx` puts on other devices, with memory there."""

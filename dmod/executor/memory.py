@@ -14,7 +14,7 @@ import numpy as np
 
 from dmod.device.base import ALIGNMENT, Backend
 
-__all__ = ["Workspace", "assign_offsets"]
+__all__ = ["Pool", "Workspace", "assign_offsets"]
 
 
 def assign_offsets(intervals: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
@@ -111,3 +111,31 @@ class Workspace:
             self._scratch = self.backend.raw(max(2 * self._scratch.size, self._used))
             start, self._used = 0, self._used - start
         return self._scratch[start : start + nbytes].view(dtype).reshape(shape)
+
+
+class Pool:
+    """Arrays that executors which take turns have in common, such as the outputs of buckets.
+
+    Each name has one piece of memory, as large as its largest use so far; one that has to grow leaves the
+    old piece to those that have it. What is lent holds whatever its last user wrote.
+    """
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+        self._pieces: dict[str, Any] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all pieces."""
+        return int(sum(piece.size for piece in self._pieces.values()))
+
+    def lend(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array over the memory that belongs to `name`."""
+        dtype = np.dtype(dtype)
+        nbytes = dtype.itemsize
+        for n in shape:
+            nbytes *= n
+        piece = self._pieces.get(name)
+        if piece is None or piece.size < nbytes:
+            piece = self._pieces[name] = self.backend.zeros((nbytes,), np.uint8)
+        return piece[:nbytes].view(dtype).reshape(shape)

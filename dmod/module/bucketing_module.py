@@ -30,7 +30,8 @@ SymGen = Callable[[Any], tuple[Symbol, Sequence[str] | None, Sequence[str] | Non
 class BucketingModule(BaseModule):
     """A module for inputs of varying length: batches say by their `bucket_key` which network they need.
 
-    Buckets share parameters, memory and optimizer. In a step, the parameters that its bucket does not use
+    Buckets share parameters, memory and optimizer; outputs are those of the last forward pass, whichever
+    bucket it was in. In a step, the parameters that its bucket does not use
     have gradients of zero; the optimizer's momentum and weight decay still act on them. So workers of a
     'dist' store may use different buckets in the same step and stay equal. (MXNet leaves such parameters
     out of the step altogether.)
@@ -240,6 +241,7 @@ class BucketingModule(BaseModule):
             self.logger.warning("bind: already bound, nothing done; use force_rebind=True to bind again")
             return
         default = self._default
+        default._devices.share_heads()
         default.bind(
             data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, grad_req=grad_req
         )

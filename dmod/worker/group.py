@@ -12,7 +12,7 @@ from dmod.context import Context
 from dmod.device import backend
 from dmod.device.random import SlotStream
 from dmod.executor.executor import Executor, Handle
-from dmod.executor.memory import Workspace
+from dmod.executor.memory import Pool, Workspace
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray, concatenate
 from dmod.symbol import Symbol
@@ -23,12 +23,26 @@ __all__ = ["DeviceState", "ExecutorGroup", "infer_parameters"]
 
 
 class DeviceState:
-    """What all executor groups of a module share per device: memory to work in, and random streams."""
+    """What all executor groups of a module share per device: memory to work in, and random streams.
+
+    Buckets share inputs and outputs too (`pools`), as only those of the last forward pass are asked for.
+    """
 
     def __init__(self, contexts: Sequence[Context]):
         self.contexts = list(contexts)
         self.workspaces = [Workspace(backend(ctx)) for ctx in contexts]
         self.streams = [SlotStream(i) for i in range(len(contexts))]
+        self.pools: list[Pool | None] = [None for _ in contexts]
+
+    def share_heads(self) -> None:
+        """Let executors have inputs and outputs in common, from now on."""
+        self.pools = [Pool(backend(ctx)) for ctx in self.contexts]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is shared."""
+        pools = (pool.nbytes for pool in self.pools if pool is not None)
+        return sum(workspace.nbytes for workspace in self.workspaces) + sum(pools)
 
     def set_first_slot(self, first: int) -> None:
         """Number the devices among those of all workers."""
@@ -138,6 +152,7 @@ class ExecutorGroup:
         )
         if arg_shapes is None:
             raise InvalidArgument(f"bind: shapes {shapes} do not determine those of all inputs")
+        pool = devices.pools[device]
         args: dict[str, NDArray] = {}
         grads: dict[str, NDArray] = {}
         for name, shape in zip(names, arg_shapes, strict=True):
@@ -147,12 +162,15 @@ class ExecutorGroup:
                     grads[name] = self.params.grad_arrays[device][name]
             else:
                 dtype = dtypes.get(name) or np.float32
-                args[name] = NDArray(memory.zeros(shape, dtype), ctx)
+                if pool is None or name in self.state_names:  # states stay each executor's own
+                    args[name] = NDArray(memory.zeros(shape, dtype), ctx)
+                else:
+                    args[name] = NDArray(pool.lend(name, shape, dtype), ctx)
                 if self._reqs.get(name, "null") != "null":
                     grads[name] = NDArray(memory.zeros(shape, dtype), ctx)
         aux_names = self.symbol.list_auxiliary_states()
         aux = {name: self.params.aux_arrays[device][name] for name in aux_names}
-        handle = Handle(args, grads, aux, devices.workspaces[device], devices.streams[device])
+        handle = Handle(args, grads, aux, devices.workspaces[device], devices.streams[device], pool)
         return Executor(handle, self.symbol, ctx, self._reqs, self.params.group2ctxs[device])
 
     def _batch_axes_of_outputs(self) -> list[int]:

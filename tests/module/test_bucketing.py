@@ -190,18 +190,25 @@ def test_prepare_binds_a_bucket_and_keeps_the_current_one():
 
 
 def test_memory_grows_with_the_largest_bucket_not_with_their_number():
-    def workspace(lengths, default):
-        mod = bound(default, optimizer={"learning_rate": 0.1})
+    def trained(lengths):
+        mod = bound(12, optimizer={"learning_rate": 0.1})
         for length in lengths:
-            mod.forward_backward(batch(length, n=50))
+            mod.forward_backward(batch(length))
             mod.update()
-        return mod, mod._default._devices.workspaces[0]
+        return mod
 
-    _, one = workspace([12], 12)
+    one = trained([12])
     for lengths in ([12, 9, 6, 3, 2], [2, 3, 6, 9, 12]):
-        mod, many = workspace(lengths, 12)
-        assert len(mod._buckets) == 5 and many._block.size == one._block.size
-        assert all(module._devices.workspaces[0] is many for module in mod._buckets.values())
+        many = trained(lengths)
+        assert len(many._buckets) == 5
+        assert (
+            many._default._devices.workspaces[0]._block.size
+            == one._default._devices.workspaces[0]._block.size
+        )
+        assert many._default._devices.nbytes == one._default._devices.nbytes
+        for module in many._buckets.values():
+            assert module._devices is many._default._devices
+            assert np.shares_memory(module._exec_group.execs[0].outputs[0]._data, many.get_outputs()[0]._data)
 
 
 def test_plans_over_an_outgrown_block_are_dropped_and_come_again():
