@@ -23,6 +23,8 @@ keeps catching what it caught under MXNet::
 
 from __future__ import annotations
 
+import numpy as np
+
 __all__ = [
     "ClusterError",
     "DeadlineError",
@@ -40,7 +42,18 @@ __all__ = [
     "ProtocolError",
     "RemoteError",
     "UnknownKeyError",
+    "integer_types",
+    "mx_real_t",
+    "numeric_types",
+    "py_str",
+    "string_types",
 ]
+
+# What MXNet scripts ask types with.
+string_types = (str,)
+integer_types = (int, np.int32, np.int64)
+numeric_types = (float, int, np.generic)
+mx_real_t = np.float32
 
 
 class MXNetError(RuntimeError):
@@ -105,3 +118,8 @@ class JoinRefusedError(ClusterError):
 
 class RemoteError(ClusterError):
     """An error that was raised at the other end of a connection."""
+
+
+def py_str(x: bytes) -> str:
+    """Bytes of UTF-8 as text."""
+    return x.decode("utf-8")

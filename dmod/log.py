@@ -9,7 +9,21 @@ from __future__ import annotations
 import logging
 import sys
 
-__all__ = ["logger", "show_progress"]
+__all__ = [
+    "CRITICAL",
+    "DEBUG",
+    "ERROR",
+    "INFO",
+    "NOTSET",
+    "WARNING",
+    "getLogger",
+    "get_logger",
+    "logger",
+    "show_progress",
+]
+
+CRITICAL, ERROR, WARNING = logging.CRITICAL, logging.ERROR, logging.WARNING
+INFO, DEBUG, NOTSET = logging.INFO, logging.DEBUG, logging.NOTSET
 
 logger = logging.getLogger("dmod")
 
@@ -34,3 +48,55 @@ def show_progress() -> None:
     logger.addHandler(handler)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+class _LetterFormatter(logging.Formatter):
+    """Lines such as ``I1121 04:54:56 3634 train.py:fit:6] text``."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(letter)s%(asctime)s %(process)d %(filename)s:%(funcName)s:%(lineno)d] %(message)s",
+            "%m%d %H:%M:%S",
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.letter = record.levelname[0]
+        return super().format(record)
+
+
+def get_logger(
+    name: str | None = None, filename: str | None = None, filemode: str | None = None, level: int = WARNING
+) -> logging.Logger:
+    """A logger of Python's that writes level, time, process and place before each message.
+
+    Parameters
+    ----------
+    name : str, optional
+        Default: the root logger.
+    filename : str, optional
+        Default: stderr.
+    filemode : str, optional
+        How to open the file; default: 'a'.
+    level : int
+
+    Returns
+    -------
+    logging.Logger
+        The same one for the same name; it gets a handler the first time.
+    """
+    found = logging.getLogger(name)
+    if not any(isinstance(handler.formatter, _LetterFormatter) for handler in found.handlers):
+        handler: logging.Handler = (
+            logging.FileHandler(filename, filemode or "a") if filename else _StderrHandler()
+        )
+        handler.setFormatter(_LetterFormatter())
+        found.addHandler(handler)
+    found.setLevel(level)
+    return found
+
+
+def getLogger(
+    name: str | None = None, filename: str | None = None, filemode: str | None = None, level: int = WARNING
+) -> logging.Logger:
+    """The old name of `get_logger`."""
+    return get_logger(name, filename, filemode, level)

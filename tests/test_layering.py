@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESTS_ON: dict[str, set[str]] = {
     "base": set(),
     "log": set(),
+    "engine": {"base"},
     "config": {"base"},
     "registry": {"base"},
     "atomic_file": {"base"},
