@@ -29,6 +29,7 @@ import numpy as np
 from dmod.atomic_file import write_atomic
 from dmod.base import FormatError, InvalidArgument
 from dmod.ndarray.flat import ALIGNMENT, Segment, aligned_zeros
+from dmod.optimizer.pickled import looks_pickled, parse_pickle
 
 __all__ = ["OptimizerStates", "StateEntry", "join_flat", "split_flat"]
 
@@ -84,7 +85,7 @@ class OptimizerStates:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OptimizerStates:
-        """Read a file.
+        """Read a file: one of ours, or a pickle that MXNet saved, which is read without running it.
 
         Raises
         ------
@@ -97,14 +98,26 @@ class OptimizerStates:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(_START)
+            if looks_pickled(prefix):
+                return cls._from_pickle(prefix + file.read(), path)
             _check_prefix(prefix, size, path)
             return cls._parse(prefix + file.read(size - len(prefix)), path)
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str = "optimizer states") -> OptimizerStates:
         """Read a file's content; `path` is what error messages call it."""
+        if looks_pickled(data):
+            return cls._from_pickle(data, path)
         _check_prefix(data[:_START], len(data), path)
         return cls._parse(data, path)
+
+    @classmethod
+    def _from_pickle(cls, data: bytes, path: str) -> OptimizerStates:
+        """A file of MXNet's."""
+        found = parse_pickle(data, path)
+        return cls(
+            None, {key: StateEntry("", count, tuple(arrays)) for key, (count, arrays) in found.items()}
+        )
 
     def _chunks(self) -> Iterator[bytes | memoryview]:
         rows, arrays, position = [], [], 0
@@ -205,11 +218,6 @@ def _array(body: memoryview, end: int, dtype: Any, shape: Any, offset: Any) -> t
 def _check_prefix(prefix: bytes, size: int, path: str) -> None:
     """Compare what the prefix promises with the file's size, before anything is read or allocated."""
     if not prefix.startswith(MAGIC[: len(prefix)]) or not prefix:
-        if prefix[:1] == b"\x80":
-            raise FormatError(
-                f"{path}: offset 0: a Python pickle, as MXNet saves optimizer states; it could run any "
-                "code, so it is not read. Start the optimizer afresh, or convert the file with MXNet"
-            )
         raise FormatError(f"{path}: offset 0: not a file of optimizer states")
     if len(prefix) < _START:
         raise FormatError(f"{path}: offset {size}: truncated, the first {_START} bytes are not all there")

@@ -8,12 +8,13 @@ import numpy as np
 
 from dmod.base import InvalidArgument
 from dmod.context import Context
-from dmod.ndarray.ndarray import NDArray
+from dmod.ndarray.ndarray import NDArray, zeros
 from dmod.optimizer.flat import supports_flat
 from dmod.optimizer.optimizer import NotSerializable, Optimizer, from_config
+from dmod.optimizer.pickled import dump_pickle
 from dmod.optimizer.states import OptimizerStates, StateEntry
 
-__all__ = ["Updater", "get_updater"]
+__all__ = ["Updater", "get_updater", "to_mxnet"]
 
 
 class Updater:
@@ -43,11 +44,22 @@ class Updater:
                 self(*one)
             return
         if index not in self.states:
+            self._take_over_by_name(index)
+        if index not in self.states:
             self.states[index] = self.optimizer.create_state_multi_precision(index, weight)
         elif not self.states_synced[index]:
             self.states[index] = self._fitted(index, weight)
         self.states_synced[index] = True
         self.optimizer.update_multi_precision(index, weight, grad, self.states[index])
+
+    def _take_over_by_name(self, index: Any) -> None:
+        """Use states that were loaded under the parameter's name, as MXNet's stores save them."""
+        name = self.optimizer.idx2name.get(index)
+        if name is not None and self.states_synced.get(name) is False:
+            counts = self.optimizer._index_update_count
+            self.states[index] = self.states.pop(name)
+            self.states_synced[index] = self.states_synced.pop(name)
+            counts[index] = counts.pop(name, self.optimizer.begin_num_update)
 
     def _fitted(self, index: Any, weight: NDArray) -> Any:
         """The loaded state, in the structure and on the device that the optimizer uses for `weight`."""
@@ -117,6 +129,10 @@ class Updater:
         """The states in the format of a ``.states`` file; see `to_states`."""
         return self.to_states(dump_optimizer).to_bytes()
 
+    def get_mxnet_states(self) -> bytes:
+        """The states as a pickle that MXNet's ``Updater.set_states`` reads."""
+        return to_mxnet(self.optimizer, self.to_states())
+
     def set_states(self, states: bytes) -> None:
         """Take over what `get_states` returned.
 
@@ -137,6 +153,32 @@ def _leaves(state: Any) -> list[NDArray]:
     if isinstance(state, np.ndarray):
         return [NDArray(state)]
     return [state]
+
+
+def to_mxnet(optimizer: Optimizer, states: OptimizerStates) -> bytes:
+    """The content of a ``.states`` file for MXNet, with states nested as it has them for `optimizer`."""
+    nested: dict[int | str, Any] = {}
+    for index, entry in states.entries.items():
+        plain = optimizer.create_state(index, zeros((1,)))
+        arrays = list(entry.arrays)
+        if len(arrays) == len(_leaves(plain)):
+            nested[index] = _filled(plain, arrays)
+        elif not supports_flat(optimizer):
+            form = optimizer.create_state_multi_precision(index, zeros((1,), dtype="float16"))
+            nested[index] = _filled(form, arrays)
+        else:
+            inner = _filled(plain, arrays)
+            nested[index] = (arrays[0], inner) if optimizer.master_first else (inner, arrays[0])
+    return dump_pickle(nested)
+
+
+def _filled(form: Any, arrays: list[np.ndarray]) -> Any:
+    """`form` with `arrays` in the place of its own, taken off the list in order."""
+    if form is None:
+        return None
+    if isinstance(form, (list, tuple)):
+        return tuple(_filled(part, arrays) for part in form)
+    return arrays.pop(0)
 
 
 def get_updater(optimizer: Optimizer) -> Updater:

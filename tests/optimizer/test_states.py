@@ -99,7 +99,7 @@ def test_a_longer_file_is_refused(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"", "offset 0: not a file of optimizer states"),
-        (pickle.dumps({0: np.ones(3)}), "offset 0: a Python pickle"),
+        (pickle.dumps({0: np.ones(3)}), "a Python pickle that is not read"),
         (b"\x12\x01\x00\x00\x00\x00\x00\x00" * 9, "offset 0: not a file"),
         (file_of({"config": None, "entries": []}, version=2), "offset 8: version 2"),
         (file_of(b"", header_nbytes=1 << 30), "offset 12: a header of 1073741824 bytes"),

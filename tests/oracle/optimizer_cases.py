@@ -65,7 +65,7 @@ CASES: list[tuple[str, dict, str, dict | None]] = [
 PICKLED: list[tuple[str, dict, str]] = [
     ("sgd", {"momentum": 0.9}, "float32"),
     ("sgd", {"momentum": 0.9}, "float16"),
-    ("sgd", {}, "float32"),
+    ("nag", {}, "float32"),
     ("adam", {}, "float32"),
     ("adam", {}, "float16"),
     ("adagrad", {}, "float16"),
