@@ -17,15 +17,12 @@ __all__ = ["FTML", "Adam", "Adamax", "Nadam"]
 class _Moments(ElementWise):
     """The constructor that they share."""
 
-    def __init__(self, beta1: float, beta2: float, epsilon: float | None = None, **kwargs: Any):
+    def __init__(self, beta1: float, beta2: float, **kwargs: Any):
         super().__init__(**kwargs)
         for argument, value in (("beta1", beta1), ("beta2", beta2)):
             _check_number(type(self).__name__, argument, value)
         self.beta1 = beta1
         self.beta2 = beta2
-        if epsilon is not None:
-            _check_number(type(self).__name__, "epsilon", epsilon)
-            self.epsilon = epsilon
 
     def flat_states(self) -> int:
         return 2
@@ -71,7 +68,9 @@ class Adam(_Moments):
         lazy_update: bool = True,
         **kwargs: Any,
     ):
-        super().__init__(beta1, beta2, epsilon, learning_rate=learning_rate, **kwargs)
+        super().__init__(beta1, beta2, learning_rate=learning_rate, **kwargs)
+        _check_number(type(self).__name__, "epsilon", epsilon)
+        self.epsilon = epsilon
         self.lazy_update = lazy_update
 
     def step(
@@ -207,7 +206,9 @@ class Nadam(_Moments):
         schedule_decay: float = 0.004,
         **kwargs: Any,
     ):
-        super().__init__(beta1, beta2, epsilon, learning_rate=learning_rate, **kwargs)
+        super().__init__(beta1, beta2, learning_rate=learning_rate, **kwargs)
+        _check_number(type(self).__name__, "epsilon", epsilon)
+        self.epsilon = epsilon
         _check_number("Nadam", "schedule_decay", schedule_decay)
         self.schedule_decay = schedule_decay
         self._products = [1.0]
@@ -278,7 +279,9 @@ class FTML(_Moments):
     scratch_arrays = 2
 
     def __init__(self, beta1: float = 0.6, beta2: float = 0.999, epsilon: float = 1e-8, **kwargs: Any):
-        super().__init__(beta1, beta2, epsilon, **kwargs)
+        super().__init__(beta1, beta2, **kwargs)
+        _check_number(type(self).__name__, "epsilon", epsilon)
+        self.epsilon = epsilon
 
     def flat_states(self) -> int:
         return 3
