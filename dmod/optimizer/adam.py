@@ -51,7 +51,7 @@ class Adam(_Moments):
     >>> from dmod.ndarray.ndarray import array
     >>> adam, weight, grad = Adam(learning_rate=0.5), array([1.0, 2.0]), array([0.5, -0.5])
     >>> adam.update(0, weight, grad, adam.create_state(0, weight))
-    >>> weight.asnumpy()
+    >>> weight.asnumpy().round(3)
     array([0.5, 2.5], dtype=float32)
     """
 
