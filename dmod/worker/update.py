@@ -147,20 +147,22 @@ class LocalUpdate:
 class _WithStore:
     """What strategies with a store share: registered flat buffers, and the mean of auxiliary states."""
 
-    def __init__(self, store: KVStore, params: ParameterSet, digest: str):
+    def __init__(self, store: KVStore, params: ParameterSet, digest: str, mode: str):
         self.store, self.params = store, params
         number = store.__dict__.setdefault("_flat_users", 0)  # several modules may share a store
         store.__dict__["_flat_users"] = number + 1
         self._names = _names(f"module{number}", params.groups)
         self._aux_names = _names(f"module{number}:aux", params.aux_groups)
         for name, group in zip(self._names, params.groups, strict=True):
-            store.init_flat(name, group.layout, group.values, digest=digest)
+            store.init_flat(name, group.layout, group.values, digest=digest, mode=mode)
+            if mode == "sum":
+                self._same_start(name, group)
         for name, group in zip(self._aux_names, params.aux_groups, strict=True):
             store.init_flat(name, group.layout, group.values, digest=digest, mode="sum")
             self._same_start(name, group)
 
     def _same_start(self, name: str, group: FlatGroup) -> None:
-        """Give every slot the auxiliary states of slot 0: the sum of its own and zeros from all others."""
+        """Give every slot the values of slot 0: the sum of its own and zeros from all others."""
         given = [backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in group.contexts]
         if self.store.rank == 0:
             given[0] = group.values[0].copy()
@@ -198,7 +200,7 @@ class StoreUpdate(_WithStore):
     """The store sums over all devices and workers, and runs the optimizer."""
 
     def __init__(self, store: KVStore, params: ParameterSet, digest: str = ""):
-        super().__init__(store, params, digest)
+        super().__init__(store, params, digest, "update")
 
     def update(self) -> None:
         """Push the gradients, get the new weights."""
@@ -218,7 +220,7 @@ class SummedUpdate(_WithStore):
     """The store sums over all devices and workers; the optimizer runs here, alike in every worker."""
 
     def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
-        super().__init__(store, params, digest)
+        super().__init__(store, params, digest, "sum")
         self._applier = _Applier(optimizer, params)
         self._sums = [backend(g.contexts[0]).zeros((g.layout.size,), g.layout.dtype) for g in params.groups]
 

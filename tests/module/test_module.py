@@ -554,3 +554,26 @@ def test_other_things_than_batches_and_iterators_are_named():
         bound().forward(mx.nd.ones((4, 5)))
     with pytest.raises(InvalidArgument, match="fit: expected an iterator"):
         bound().fit(np.ones((4, 5)), num_epoch=1)
+
+
+def test_a_store_with_an_optimizer_only_sums_for_a_module_that_updates_itself():
+    """The second module's optimizer does not run in the store, where the first one's is installed."""
+
+    class Subtract(mx.optimizer.Optimizer):
+        def create_state(self, index, weight):
+            return None
+
+        def update(self, index, weight, grad, state):
+            weight[:] = weight - grad
+
+    kv = mx.kv.create("local")
+    results = []
+    for store in (kv, mx.kv.create("local")):
+        if store is kv:
+            bound(context=[mx.cpu(0), mx.cpu(1)]).init_optimizer(kvstore=kv, optimizer="sgd")
+        mod = bound(context=[mx.cpu(0), mx.cpu(1)])
+        mod.init_optimizer(kvstore=store, optimizer=Subtract(rescale_grad=0.25))
+        mod.forward_backward(batch())
+        mod.update()
+        results.append(params_of(mod))
+    assert_equal(*results)
