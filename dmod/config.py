@@ -57,6 +57,8 @@ class Settings:
         ``DMOD_NUMBA``: whether compiled kernels are used where numba is installed.
     num_threads : int or None
         ``DMOD_NUM_THREADS``: threads per device; None leaves the libraries' own settings.
+    passes : str
+        ``DMOD_PASSES``: which passes of the plan compiler run, such as 'all', 'none', '-fuse_elementwise'.
     """
 
     role: str = ""
@@ -78,6 +80,7 @@ class Settings:
     allow_mixed: bool = False
     numba: bool = True
     num_threads: int | None = None
+    passes: str = "all"
 
 
 class _Reader:
@@ -169,4 +172,5 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
         numba=read.flag(("DMOD_NUMBA",), True),
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1),
+        passes=read.text("DMOD_PASSES", "all") or "all",
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError
+from dmod.config import settings
 from dmod.context import Context
 from dmod.device import Backend, backend, copy
 from dmod.device.random import SlotStream
@@ -100,8 +101,8 @@ class Executor:
         self._workspace.admit(self)
         self._stream = handle.stream or SlotStream()
         self._group2ctx = dict(group2ctx or {})
-        self._plans: dict[bool, Plan] = {}
-        self._running: Plan | None = None
+        self._plans: dict[tuple[bool, bool], Plan] = {}  # by is_train, and whether a monitor watches
+        self._trained: Plan | None = None  # whose forward ran last
         self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
         self._pool = handle.pool
         self._binding = self._bind()
@@ -198,11 +199,12 @@ class Executor:
 
     def plan(self, is_train: bool) -> Plan:
         """The compiled plan for training or inference; compiled when first asked for."""
-        plan = self._plans.get(is_train)
+        monitored = self._monitor is not None
+        plan = self._plans.get((is_train, monitored))
         if plan is None:
             with self._backend.activate():
-                plan = compile_plan(self._binding, is_train)
-            self._plans[is_train] = plan  # compiling may have made `forget_plans` drop the others
+                plan = compile_plan(self._binding, is_train, settings().passes, monitored)
+            self._plans[is_train, monitored] = plan  # compiling may have made `forget_plans` drop the others
         return plan
 
     def forget_plans(self) -> None:
@@ -234,6 +236,8 @@ class Executor:
         plan = self.plan(bool(is_train))
         self._stream.advance(bool(is_train))
         self._workspace.owner = plan if is_train else None
+        if is_train:
+            self._trained = plan
         with np.errstate(all="ignore"), self._backend.activate():
             if self._monitor is None:
                 for step in plan.forward:
@@ -283,6 +287,8 @@ class Executor:
             A gradient is missing, or has another shape than its output.
         """
         plan = self.plan(True)
+        if self._trained is not None and self._workspace.owner is self._trained:
+            plan = self._trained  # another one if a monitor has come since
         if self._workspace.owner is not plan:
             raise NotReadyError(
                 "backward: call forward(is_train=True) first; an inference pass in between discards it"
@@ -423,13 +429,13 @@ class Executor:
         return Executor(handle, self._symbol, self._ctx, self._reqs, self._group2ctx)
 
     def get_optimized_symbol(self) -> Symbol:
-        """The symbol that is computed: the one that was bound, as plans do not rewrite the graph."""
+        """The symbol that is computed: the one that was bound, as passes rewrite a plan's own copy of it."""
         return self._symbol
 
     def debug_str(self) -> str:
         """The graph, and the memory that plans take, as text."""
         lines = [self._symbol.debug_str()]
-        for is_train, plan in sorted(self._plans.items()):
+        for (is_train, _), plan in sorted(self._plans.items(), key=lambda item: item[0]):
             kind = "training" if is_train else "inference"
             steps = f"{len(plan.forward)} forward and {len(plan.backward)} backward steps"
             lines.append(f"Plan for {kind}: {steps}, {plan.nbytes} bytes of intermediate results")

@@ -11,7 +11,7 @@ topological order, so the bits do not depend on anything but the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,13 +20,13 @@ import numpy as np
 from dmod.base import MXNetError
 from dmod.device import HOST, Backend, copy
 from dmod.device.random import SlotStream
+from dmod.executor import passes
 from dmod.executor.memory import Workspace, assign_offsets
-from dmod.ops.registry import Call, Operator, Step, zero_gradient
+from dmod.executor.passes.graph import Key, needs_gradient
+from dmod.ops.registry import Call, Operator, Step
 from dmod.symbol.graph import Entry, Node, output_name
 
 __all__ = ["Binding", "Plan", "compile_plan"]
-
-Key = tuple[int, int]
 
 
 @dataclass
@@ -48,6 +48,8 @@ class Binding:
         The executor's device, and memory there.
     places : dict of int to Workspace
         Nodes, by id, that are on other devices (``group2ctx``).
+    numbers : dict of int to int, optional
+        The number, by id, under which a node draws random numbers; default: its position in `order`.
     """
 
     order: list[Node]
@@ -62,6 +64,7 @@ class Binding:
     workspace: Workspace
     stream: SlotStream
     places: dict[int, Workspace] = field(default_factory=dict)
+    numbers: Mapping[int, int] | None = None
 
     def place(self, node: Node) -> Workspace:
         """The device that computes a node, and its memory."""
@@ -143,7 +146,7 @@ class _Compiler:
     def __init__(self, binding: Binding, is_train: bool):
         self.binding = binding
         self.is_train = is_train
-        self.number = {id(node): i for i, node in enumerate(binding.order)}
+        self.number = binding.numbers or {id(node): i for i, node in enumerate(binding.order)}
         self.values: dict[Key, Buffer] = {}
         self.viewed: set[int] = set()
         self.last_read = self._last_reads() if is_train else {}
@@ -157,17 +160,7 @@ class _Compiler:
 
     def _needs_grad(self) -> set[int]:
         """The ids of the nodes whose gradient leads to an argument that wants one."""
-        needed: set[int] = set()
-        for node in self.binding.order:
-            if node.op is None:
-                wanted = self.binding.reqs.get(node.name, "null") != "null"
-            else:  # below an operator that passes nothing on, such as BlockGrad, there is nothing to do
-                arguments = node.inputs[: node.num_arguments]
-                passes = node.op.backward is not zero_gradient
-                wanted = passes and any(id(e.node) in needed for e in arguments)
-            if wanted:
-                needed.add(id(node))
-        return needed
+        return needs_gradient(self.binding.order, self.binding.reqs)
 
     def _last_reads(self) -> dict[Key, bool]:
         """The entries that backward reads."""
@@ -559,10 +552,45 @@ def _array(buffer: Buffer) -> Any:
     return _array(buffer.base).reshape(buffer.shape)
 
 
-def compile_plan(binding: Binding, is_train: bool) -> Plan:
-    """Compile the graph of `binding` for training (forward and backward) or inference (forward only)."""
-    compiler = _Compiler(binding, is_train)
+def compile_plan(binding: Binding, is_train: bool, switches: str = "all", monitored: bool = False) -> Plan:
+    """Compile the graph of `binding` for training (forward and backward) or inference (forward only).
+
+    Parameters
+    ----------
+    binding : Binding
+    is_train : bool
+    switches : str
+        Which passes may rewrite the graph first, as in ``DMOD_PASSES``.
+    monitored : bool
+        Whether every operator's outputs are to be seen, which leaves out the passes that hide some.
+    """
+    compiler = _Compiler(_rewritten(binding, is_train, switches, monitored), is_train)
     compiler.forward()
     if is_train:
         compiler.backward()
     return compiler.finish()
+
+
+def _rewritten(binding: Binding, is_train: bool, switches: str, monitored: bool) -> Binding:
+    """`binding` with the graph that the passes make of it."""
+    graph = passes.Graph(
+        binding.order,
+        binding.heads,
+        binding.shapes,
+        binding.dtypes,
+        binding.reqs,
+        binding.places,
+        binding.workspace,
+        is_train,
+    )
+    if not any(passes.apply(graph, switches, monitored).values()):
+        return binding
+    return replace(
+        binding,
+        order=graph.order,
+        heads=graph.heads,
+        shapes=graph.shapes,
+        dtypes=graph.dtypes,
+        places=graph.places,
+        numbers=graph.numbers,
+    )

@@ -24,6 +24,7 @@ from dmod.ops.params import Param
 from dmod.registry import nearest
 
 __all__ = [
+    "INTERNAL",
     "OPERATORS",
     "Attrs",
     "Call",
@@ -32,6 +33,7 @@ __all__ = [
     "Step",
     "get_operator",
     "register",
+    "register_internal",
     "same_type",
     "zero_gradient",
 ]
@@ -195,6 +197,9 @@ class Operator:
 OPERATORS: dict[str, Operator] = {}
 """Every operator under its name and its aliases."""
 
+INTERNAL: dict[str, Operator] = {}
+"""Operators that only the plan compiler's passes put into graphs: no symbol, array or JSON names them."""
+
 
 def same_type(n_outputs: int = 1) -> InferType:
     """The dtype rule of most operators: all inputs and outputs have one dtype."""
@@ -248,6 +253,38 @@ def register(
     for key in (name, *aliases):
         OPERATORS[key] = operator
     return operator
+
+
+def register_internal(
+    name: str,
+    *,
+    forward: Builder,
+    backward: Builder | None,
+    arguments: Sequence[str] | Callable[[Attrs], list[str]],
+    outputs: Sequence[str] | Callable[[Attrs], list[str]] = ("output",),
+    **rest: Any,
+) -> Operator:
+    """Make an operator for passes of the plan compiler; see `Operator` for the rest.
+
+    A pass gives such a node its attributes, shapes and dtypes itself, so there is nothing to parse or infer.
+    """
+    operator = Operator(
+        name=name,
+        params=(),
+        arguments=arguments if callable(arguments) else _constant(list(arguments)),
+        outputs=outputs if callable(outputs) else _constant(list(outputs)),
+        infer_shape=_inferred_already,
+        infer_type=_inferred_already,
+        forward=forward,
+        backward=backward,
+        **_as_functions(rest),
+    )
+    INTERNAL[name] = operator
+    return operator
+
+
+def _inferred_already(*args: Any) -> Any:
+    raise TypeError("internal operators come into graphs whose shapes and dtypes are known")
 
 
 def _as_functions(fields: dict[str, Any]) -> dict[str, Any]:
