@@ -114,6 +114,9 @@ class DataIter:
     An iterator of one's own defines `next`, or `iter_next` with `getdata`, `getlabel` and `getpad`; it has
     `provide_data` and `provide_label`, lists of `DataDesc`; and `reset` begins the next epoch.
 
+    If it also defines `state_dict` and `load_state_dict`, a training that is resumed goes on where the
+    iterator stood; without them its batches are drawn again (`dmod.io.resume`).
+
     Parameters
     ----------
     batch_size : int
@@ -162,3 +165,35 @@ class DataIter:
     def getpad(self) -> Any:
         """How many instances of the current batch are there only to fill it."""
         return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iterator stands: its place in the epoch, the order of instances, its random generators.
+
+        Returns
+        -------
+        dict
+            For `load_state_dict` of an iterator made in the same way, possibly in another process, which
+            then gives the batches that this one is going to give, in this epoch and in all later ones.
+            Its values are None, bool, int, float, str, bytes, numpy arrays, and lists and dicts of such. The
+            iterator never writes to what it has given away.
+
+        Raises
+        ------
+        NotImplementedError
+            The iterator has none; ``dmod.io.resume.resumable(iterator)`` gives one that is replayed.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no state_dict; dmod.io.resume.resumable(iterator) replays it"
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go where the iterator stood that gave `state`; there is no current batch until the next one.
+
+        Raises
+        ------
+        InvalidArgument
+            The state is of another kind of iterator, or of other data; nothing is changed.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no load_state_dict; dmod.io.resume.resumable(iterator) replays it"
+        )

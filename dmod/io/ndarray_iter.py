@@ -9,6 +9,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.io.base import DataBatch, DataDesc, DataIter
+from dmod.io.resume import numpy_random_state, set_random_state
 from dmod.ndarray.ndarray import NDArray, array
 
 __all__ = ["NDArrayIter"]
@@ -78,7 +79,7 @@ class NDArrayIter(DataIter):
         self.idx = np.arange(self.num_data)
         self._source = (self.data, self.label)
         self._order = self.idx.copy()
-        self._rolled_over: tuple[list[NDArray], list[NDArray]] | None = None
+        self._rolled_over = np.empty(0, self.idx.dtype)  # rows of the source that begin the next epoch
         self.cursor = -self.batch_size
         self.reset()
 
@@ -113,14 +114,19 @@ class NDArrayIter(DataIter):
         """Begin from the first instance, and forget what was left to roll over."""
         if self.shuffle:
             self._shuffle()
-        self._rolled_over = None
+        self._rolled_over = self._rolled_over[:0]
         self.cursor = -self.batch_size
 
     def _shuffle(self) -> None:
         # MXNet shuffles its list of places and then its data by that list, both on top of the last epoch's:
         # so do we, and the same seed gives the same order.
+        self.idx = self.idx.copy()  # the old one may be part of a state that was given away
         np.random.shuffle(self.idx)
         self._order = self._order[self.idx]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Put the instances into their order."""
         self.data, self.label = (
             [(name, NDArray(a._data[self._order], a.context)) for name, a in arrays]
             for arrays in self._source
@@ -138,8 +144,7 @@ class NDArrayIter(DataIter):
         if self.cursor >= self.num_data:
             return False
         if self.last_batch_handle == "roll_over":
-            rest = slice(self.cursor, None)
-            self._rolled_over = (_views(self.data, rest), _views(self.label, rest))
+            self._rolled_over = self._order[self.cursor :]
         return self.last_batch_handle == "pad"
 
     def next(self) -> DataBatch:
@@ -165,13 +170,8 @@ class NDArrayIter(DataIter):
                 "NDArrayIter: no current batch; call next() or iter_next(), after the end reset()"
             )
         if start < 0:
-            assert self._rolled_over is not None  # the cursor is there only after a rest was kept
-            rests = self._rolled_over[which]
-            firsts = _views(arrays, slice(0, stop))
-            return [
-                NDArray(np.concatenate((rest._data, first._data)), first.context)
-                for rest, first in zip(rests, firsts, strict=True)
-            ]
+            rows = np.concatenate((self._rolled_over, self._order[:stop]))
+            return [NDArray(a._data[rows], a.context) for _, a in self._source[which]]
         places = np.arange(start, stop) % self.num_data
         return [NDArray(a._data[places], a.context) for _, a in arrays]
 
@@ -182,6 +182,33 @@ class NDArrayIter(DataIter):
         if self.last_batch_handle == "roll_over" and -self.batch_size < self.cursor < 0:
             return -self.cursor
         return 0
+
+    # ---- states
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataIter.state_dict`. With `shuffle`, the state of numpy's global generator is part of it."""
+        state: dict[str, Any] = {"num_data": self.num_data, "cursor": self.cursor}
+        if self.last_batch_handle == "roll_over":
+            state["rolled_over"] = self._rolled_over
+        if self.shuffle:
+            state |= {"idx": self.idx, "order": self._order, "random": numpy_random_state()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataIter.load_state_dict`. With `shuffle`, it also sets numpy's global generator."""
+        if state.get("num_data") != self.num_data or self.shuffle != ("order" in state):
+            raise InvalidArgument(
+                f"NDArrayIter.load_state_dict: the state is of {state.get('num_data')} instances"
+                f"{', shuffled' if 'order' in state else ''}; the iterator has {self.num_data}"
+                f"{', shuffled' if self.shuffle else ''}"
+            )
+        self.cursor = int(state["cursor"])
+        self._rolled_over = np.asarray(state.get("rolled_over", ()), self._order.dtype)
+        if self.shuffle:
+            self.idx = np.asarray(state["idx"], self._order.dtype)
+            self._order = np.asarray(state["order"], self._order.dtype)
+            self._arrange()
+            set_random_state(state["random"])
 
 
 def _views(arrays: list[tuple[str, NDArray]], part: slice) -> list[NDArray]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.io.base import DataBatch, DataDesc, DataIter
+from dmod.io.resume import random_state, resumable, set_random_state
 
 __all__ = ["MXDataIter", "PrefetchingIter", "ResizeIter"]
 
@@ -73,6 +74,7 @@ class ResizeIter(_OfBatches):
     def __init__(self, data_iter: DataIter, size: int, reset_internal: bool = True):
         super().__init__(data_iter.batch_size)
         self.data_iter = data_iter
+        self._resumable = resumable(data_iter)
         self.size = size
         self.reset_internal = reset_internal
         self.cur = 0
@@ -85,22 +87,41 @@ class ResizeIter(_OfBatches):
         """Begin the next epoch."""
         self.cur = 0
         if self.reset_internal:
-            self.data_iter.reset()
+            self._resumable.reset()
 
     def iter_next(self) -> bool:
         """Move to the next batch; false if the epoch is over."""
         if self.cur == self.size:
             return False
         try:
-            self.current_batch = self.data_iter.next()
+            self.current_batch = self._resumable.next()
         except StopIteration:
-            self.data_iter.reset()
+            self._resumable.reset()
             try:
-                self.current_batch = self.data_iter.next()
+                self.current_batch = self._resumable.next()
             except StopIteration:
                 raise InvalidArgument("ResizeIter: the iterator has no batch, even after a reset") from None
         self.cur += 1
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataIter.state_dict`."""
+        return {"cur": self.cur, "inner": self._resumable.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataIter.load_state_dict`."""
+        _check_keys(self, state, {"cur", "inner"})
+        self._resumable.load_state_dict(state["inner"])
+        self.cur = int(state["cur"])
+        self.current_batch = None
+
+
+def _check_keys(iterator: DataIter, state: dict[str, Any], keys: set[str]) -> None:
+    if set(state) != keys:
+        raise InvalidArgument(
+            f"{type(iterator).__name__}.load_state_dict: the state has {sorted(state)}, expected "
+            f"{sorted(keys)}; is it of another iterator?"
+        )
 
 
 class _Fetcher:
@@ -108,35 +129,63 @@ class _Fetcher:
 
     It answers each order with a batch, StopIteration or an error, and touches the iterator only while an
     order is open: `reset` waits for that one, and then has the iterator to itself, so that what it draws
-    from global random generators is drawn in the caller's order.
+    from global random generators is drawn in the caller's order. `state` is that of the iterator before the
+    open order, so before what the caller has not seen.
     """
 
     def __init__(self, iterator: DataIter):
-        self.iterator = iterator
+        self.iterator = resumable(iterator)
         self.orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: the next batch; False: end
         self.answers: queue.SimpleQueue[DataBatch | BaseException] = queue.SimpleQueue()
         self.thread = threading.Thread(
-            target=_fetch, args=(iterator, self.orders, self.answers), name="dmod-prefetch", daemon=True
+            target=_fetch, args=(self.iterator, self.orders, self.answers), name="dmod-prefetch", daemon=True
         )
         self.thread.start()
+        self.is_ahead = False  # the first order waits until it is known that no state is to be loaded
+        self.state = self.iterator.state_dict()
+
+    def _order(self) -> None:
+        self.state = self.iterator.state_dict()
+        self.is_ahead = True
         self.orders.put(True)
+
+    def _drop(self) -> None:
+        """Let the open order come to its end."""
+        if self.is_ahead:
+            self.is_ahead = False
+            self.answers.get()
 
     def take(self) -> DataBatch | BaseException:
         """The next batch; the one after it is ordered."""
+        if not self.is_ahead:
+            self._order()
         answer = self.answers.get()
         if isinstance(answer, BaseException):
             self.answers.put(answer)  # the epoch stays over until a reset
         else:
-            self.orders.put(True)
+            self._order()
         return answer
 
     def reset(self) -> None:
         """Begin the next epoch."""
-        self.answers.get()  # of the open order, which belongs to the old epoch
+        self._drop()
         try:
             self.iterator.reset()
         finally:
-            self.orders.put(True)
+            self._order()
+
+    def load_state(self, state: dict[str, Any], is_ahead: bool) -> None:
+        """Go where `state` was taken; the batch that is ready is thrown away."""
+        self._drop()
+        self.iterator.load_state_dict(state)
+        self.state = state
+        if is_ahead:
+            self._order()
+
+    def wait(self) -> None:
+        """Until the open order is answered."""
+        if self.is_ahead:
+            self.answers.put(self.answers.get())
 
 
 def _fetch(iterator: DataIter, orders: Any, answers: Any) -> None:
@@ -252,6 +301,30 @@ class PrefetchingIter(_OfBatches):
         )
         return True
 
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataIter.state_dict`: where the caller stands, not the threads, who are ahead."""
+        for fetcher in self._fetchers:  # who may be drawing from the global generators
+            fetcher.wait()
+        return {
+            "inner": [fetcher.state for fetcher in self._fetchers],
+            "ahead": [fetcher.is_ahead for fetcher in self._fetchers],
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataIter.load_state_dict`. It sets the global generators too: iterators may use them."""
+        _check_keys(self, state, {"inner", "ahead", "random"})
+        if len(state["inner"]) != len(self._fetchers):
+            raise InvalidArgument(
+                f"PrefetchingIter.load_state_dict: the state is of {len(state['inner'])} iterators, "
+                f"here are {len(self._fetchers)}"
+            )
+        self.current_batch = None
+        for fetcher, inner, is_ahead in zip(self._fetchers, state["inner"], state["ahead"], strict=True):
+            fetcher.load_state(inner, is_ahead)
+            fetcher.wait()
+        set_random_state(state["random"])
+
     def _renamed(self, batch: DataBatch, what: str) -> list[DataDesc]:
         """What a batch says that it holds, which is the bucket's shapes where there are buckets."""
         own = getattr(batch, what)
@@ -281,6 +354,7 @@ class MXDataIter(_OfBatches):
             raise InvalidArgument(f"MXDataIter: expected a DataIter, got {type(handle).__name__}")
         super().__init__(handle.batch_size)
         self.handle = handle
+        self._resumable = resumable(handle)
         self.provide_data = _named(handle.provide_data, data_name)  # type: ignore[attr-defined]
         self.provide_label = _named(handle.provide_label, label_name)  # type: ignore[attr-defined]
         self._loads = True
@@ -288,7 +362,7 @@ class MXDataIter(_OfBatches):
     def reset(self) -> None:
         """Begin the next epoch."""
         self.current_batch = None
-        self.handle.reset()
+        self._resumable.reset()
 
     def debug_skip_load(self) -> None:
         """Give the same batch again and again, to measure training without reading."""
@@ -298,11 +372,21 @@ class MXDataIter(_OfBatches):
         """Move to the next batch; false if the epoch is over."""
         if self._loads or self.current_batch is None:
             try:
-                self.current_batch = self.handle.next()
+                self.current_batch = self._resumable.next()
             except StopIteration:
                 self.current_batch = None
                 return False
         return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataIter.state_dict`."""
+        state: dict[str, Any] = self._resumable.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataIter.load_state_dict`."""
+        self._resumable.load_state_dict(state)
+        self.current_batch = None
 
 
 def _named(descs: Sequence[DataDesc], name: str) -> list[DataDesc]:
