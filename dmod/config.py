@@ -55,6 +55,8 @@ class Settings:
         ``DMOD_ALLOW_MIXED``: admits workers whose fingerprints differ, which gives up equal bits.
     numba : bool
         ``DMOD_NUMBA``: whether compiled kernels are used where numba is installed.
+    onednn : str
+        ``DMOD_ONEDNN``: the file of the oneDNN library; '' searches for one, '0' does without.
     num_threads : int or None
         ``DMOD_NUM_THREADS``: threads per device; None leaves the libraries' own settings.
     passes : str
@@ -79,6 +81,7 @@ class Settings:
     update_on_kvstore: bool = True
     allow_mixed: bool = False
     numba: bool = True
+    onednn: str = ""
     num_threads: int | None = None
     passes: str = "all"
 
@@ -171,6 +174,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
         numba=read.flag(("DMOD_NUMBA",), True),
+        onednn=read.text("DMOD_ONEDNN"),
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1),
         passes=read.text("DMOD_PASSES", "all") or "all",
     )
