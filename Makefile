@@ -1,7 +1,8 @@
 # Everything happens in .venv; outside this directory only pip and matplotlib keep their caches.
 #   make setup   the environment                 make check   ruff and mypy
 #   make demo    two workers and a server        make test    the test suite
-#   make bench   dmod beside MXNet 1.9.1         make oracle  MXNet 1.9.1 in .oracle, for comparison
+#   make bench   dmod beside MXNet, torch, JAX   make oracle  MXNet 1.9.1 in .oracle, for comparison
+#                                                make peers   torch and JAX in .peers, for comparison
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ ORACLE_PYTHON ?= $(shell for p in python3.10 python3.9 python3.8 python3.11 pyth
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: setup demo test test-gpu check format bench oracle fixtures clean
+.PHONY: setup demo test test-gpu check format bench oracle peers fixtures clean
 
 setup: $(STAMP)
 
@@ -50,7 +51,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/fit_mlp.py
+	$(BIN)/python benchmarks/step_time.py
 
 oracle: .oracle/.installed
 
@@ -62,6 +63,16 @@ oracle: .oracle/.installed
 	@.oracle/bin/python -m pip install --quiet --disable-pip-version-check mxnet==1.9.1 numpy==1.23.5
 	@touch $@
 	@.oracle/bin/python -c 'import mxnet; print("Ready: MXNet", mxnet.__version__, "in .oracle")'
+
+peers: .peers/.installed
+
+.peers/.installed: $(STAMP)
+	@echo "Installing torch and JAX into .peers ..."
+	@$(BIN)/python -m venv .peers
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 jax \
+		--extra-index-url https://download.pytorch.org/whl/cpu
+	@touch $@
+	@.peers/bin/python -c 'import jax, torch; print("Ready: torch", torch.__version__, "and JAX", jax.__version__)'
 
 # Rewrites tests/fixtures from what MXNet computes; needs `make oracle`, or DMOD_ORACLE=/path/to/its/python.
 fixtures:
