@@ -14,6 +14,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument, UnknownKeyError
 from dmod.kvstore.actions import SCHEDULER, Payload
+from dmod.kvstore.compression import Compressor
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
     Barrier,
@@ -97,9 +98,10 @@ class ClientState(Operations):
         layout : FlatLayout
         values : ndarray of shape (layout.size,), or None
             Needed on rank 0 only, and with mode 'sum' nowhere.
-        mode : 'update' or 'sum'
+        mode : 'update', 'sum' or 'async'
             Whether an optimizer, once set, applies to the key. Without one, and with 'sum' always, a
-            round's sum becomes the value.
+            round's sum becomes the value. With 'async' there are no rounds of all workers: a push is
+            applied when it arrives.
         digest : str
             What the key belongs to, such as a symbol's digest: must be equal on all workers.
         uncut : bool
@@ -117,8 +119,8 @@ class ClientState(Operations):
                     f"{what}: the key has been initialised already, with other arrays or mode"
                 )
             return self._begin(Operation(0, what), now)
-        initial = values if mode == "update" and self.member.rank == 0 and layout.size else None
-        if mode == "update" and self.member.rank == 0:
+        initial = values if mode != "sum" and self.member.rank == 0 and layout.size else None
+        if mode != "sum" and self.member.rank == 0:
             check_array(what, key, values, layout, (layout.dtype,))
         order, cuts = self._sharder.place(layout, uncut=uncut)
         pieces = [ClientPiece(key, i, cut.start, cut.stop, cut.server) for i, cut in enumerate(cuts)]
@@ -154,6 +156,7 @@ class ClientState(Operations):
         *,
         priority: int = 0,
         record: bytes | None = None,
+        compressor: Compressor | None = None,
     ) -> Started:
         """Contribute an array to the next round of each key.
 
@@ -168,8 +171,11 @@ class ClientState(Operations):
             Higher ones leave first.
         record : bytes, optional
             What a process that takes this one's place would need to go on.
+        compressor : Compressor, optional
+            What makes the arrays smaller on their way, once, when they leave.
         """
-        return self._exchange("push", [(key, array, ()) for key, array in arrays], now, priority, record)
+        entries = [(key, array, ()) for key, array in arrays]
+        return self._exchange("push", entries, now, priority, record, compressor)
 
     def pull(
         self, outs: Sequence[tuple[Key, Sequence[np.ndarray]]], now: float, *, priority: int = 0
@@ -190,12 +196,13 @@ class ClientState(Operations):
         *,
         priority: int = 0,
         record: bytes | None = None,
+        compressor: Compressor | None = None,
     ) -> Started:
         """Contribute ``(key, array, outs)`` and read the values after the round; see `push` and `pull`.
 
         An out may be the array itself.
         """
-        return self._exchange("pushpull", arrays, now, priority, record)
+        return self._exchange("pushpull", arrays, now, priority, record, compressor)
 
     def end_epoch(self, now: float) -> Started:
         """Take part in no more rounds of this epoch.
@@ -298,6 +305,7 @@ class ClientState(Operations):
         now: float,
         priority: int,
         record: bytes | None,
+        compressor: Compressor | None = None,
     ) -> Started:
         what = _named(call, [key for key, _, _ in entries])
         self._check_ready(what)
@@ -305,6 +313,8 @@ class ClientState(Operations):
         for key, array, outs in entries:
             known = self._key(what, key)
             check_entry(what, call, known, array, outs)
+            if compressor is not None:
+                compressor.compression.check(what, key, known.layout.dtype)
             for piece in known.pieces:
                 cut = slice(piece.start, piece.stop)
                 part = Part(piece, known.layout.dtype, None if array is None else array[cut])
@@ -322,14 +332,17 @@ class ClientState(Operations):
             nonlocal record
             for (server, dtype), group in parts.items():
                 for unit in joined(group, self._unit_bytes):
-                    build, take = self._exchange_request(call, dtype, unit, record), part_taker(unit)
+                    build = self._exchange_request(call, dtype, unit, record, compressor)
+                    take = part_taker(unit)
                     self._add(operation, server, build, take, [part.piece for part in unit], priority)
                     record = None  # it travels once
 
         operation.begin = begin
         return self._begin(operation, now)
 
-    def _exchange_request(self, call: str, dtype: str, unit: list[Part], record: bytes | None) -> Build:
+    def _exchange_request(
+        self, call: str, dtype: str, unit: list[Part], record: bytes | None, compressor: Compressor | None
+    ) -> Build:
         def build(request: int) -> tuple[Message, Sequence[Payload]]:
             for part in unit:
                 part.piece.round += part.array is not None
@@ -338,9 +351,17 @@ class ClientState(Operations):
             if call == "pull":
                 return Pull(request, self.epoch, pieces), ()
             payloads: list[Payload] = [part.array for part in unit if part.array is not None]
+            encoding = dtype
+            if compressor is not None:
+                encoding = compressor.encoding
+                payloads = [
+                    compressor.encode((part.piece.key, part.piece.number), part.array)
+                    for part in unit
+                    if part.array is not None
+                ]
             payloads += [] if record is None else [record]
             kind = Push if call == "push" else PushPull
-            return kind(request, self.epoch, dtype, pieces, record is not None), payloads
+            return kind(request, self.epoch, encoding, pieces, record is not None), payloads
 
         return build
 

@@ -22,8 +22,10 @@ MAX_TOTAL_NBYTES = 64 << 20
 """Most bytes of a message in all: room for a piece with several optimizer states."""
 
 ROLES = ("worker", "server", "scheduler")
-MODES = ("update", "sum")
+MODES = ("update", "sum", "async")
 DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64")
+ENCODED = ("2bit", "bfloat16", "half")
+"""What the payloads of compressed contributions are called, in place of a dtype; see `compression`."""
 ERROR_CODES = ("unknown_key", "invalid", "mismatch", "not_ready", "peer_lost", "fenced", "protocol", "failed")
 
 Key: TypeAlias = int | str
@@ -214,5 +216,5 @@ LayoutField: TypeAlias = Annotated[FlatLayout, layout]
 Mode: TypeAlias = Annotated[str, choice(MODES)]
 FrameCount: TypeAlias = Annotated[int, integer(0, MAX_FRAMES - 1)]
 Config: TypeAlias = Annotated[dict[str, Any], config]
-Dtype: TypeAlias = Annotated[str, choice(DTYPES)]
+Encoding: TypeAlias = Annotated[str, choice((*DTYPES, *ENCODED))]
 ErrorCode: TypeAlias = Annotated[str, choice(ERROR_CODES)]

@@ -47,6 +47,9 @@ class KeyState:
             for number, cut in enumerate(init.cuts)
             if cut.server == server
         }
+        if init.mode == "async":
+            for piece in pieces.values():
+                piece.turns = {}
         return cls(init, rank, pieces)
 
     @property

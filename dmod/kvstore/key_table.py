@@ -131,7 +131,7 @@ class KeyTable:
             return []  # it has overtaken the Init, and is asked for again
         if state.failure is not None:
             raise Refused(*state.failure)
-        if request.rank != 0 or state.init.mode != "update":
+        if request.rank != 0 or state.init.mode == "sum":
             raise Refused("protocol", f"{request.what}: values come from rank 0 only, for keys to be updated")
         if not state.pieces.keys() >= set(message.pieces):
             raise Refused("protocol", f"{request.what}: one of pieces {message.pieces} is not on this server")
@@ -220,7 +220,7 @@ class KeyTable:
         """Give every piece that is to be updated an updater of its own; all of them or none."""
         updaters: list[tuple[Piece, PieceUpdater]] = []
         for state in states:
-            for piece in state.pieces.values() if state.init.mode == "update" else ():
+            for piece in state.pieces.values() if state.init.mode != "sum" else ():
                 segments = state.init.layout.cut(piece.start, piece.stop)
                 try:
                     updater = self._make_updater(config, segments, piece.size, piece.dtype.name)

@@ -38,8 +38,8 @@ from dmod.kvstore.fields import (
     Counts,
     Cut,
     Cuts,
-    Dtype,
     Dtypes,
+    Encoding,
     ErrorCode,
     Fingerprint,
     Flag,
@@ -287,13 +287,14 @@ class SetOptimizer(Message):
 class Push(Message):
     """Contributions to one round of each of `pieces`, one payload each; answered by Ack.
 
-    `dtype` is that of the payloads: the key's, or the wider one that it is summed in. With
-    `has_record` the last payload is the sender's recovery record.
+    `dtype` is that of the payloads: the key's, or the wider one that it is summed in, or how they are
+    compressed. With `has_record` the last payload is the sender's recovery record. In a key of mode
+    'async' a round is the sender's own.
     """
 
     request: Count
     epoch: Count
-    dtype: Dtype
+    dtype: Encoding
     pieces: Pieces
     has_record: Flag
 

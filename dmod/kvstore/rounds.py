@@ -72,6 +72,8 @@ class Piece:
         Rounds applied in this epoch.
     version : int
         Rounds applied in all.
+    turns : dict of int to int, or None
+        With a key of mode 'async' rounds are each rank's own, and these are the last ones applied.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Piece:
         self.updater: PieceUpdater | None = None
         self.applied = 0
         self.version = 0
+        self.turns: dict[int, int] | None = None
         buffers = free.of(self.size, sum_dtype(dtype))
         self._trees = [TreeSum(num_workers, self.size, dtype, buffers) for _ in range(2)]
         self._ranks = frozenset(range(num_workers))
@@ -118,6 +121,14 @@ class Piece:
         self._trees.reverse()
         self.applied += 1
         self.version += 1
+
+    def apply_alone(self, rank: int, turn: int, array: np.ndarray) -> None:
+        """Apply what `rank` has sent, whatever others do; a repeat is not applied."""
+        assert self.turns is not None and self.value is not None and self.updater is not None
+        if turn > self.turns.get(rank, 0):
+            self.updater.update(self.value, array.astype(self.dtype, copy=False))
+            self.turns[rank] = turn
+            self.version += 1
 
     def drop_without(self, rank: int) -> int | None:
         """Drop the open rounds which wait for `rank`, which will contribute no more.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from dmod.kvstore.actions import Action, Payload, Peer, Send
+from dmod.kvstore.compression import decode_payload
+from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.messages import (
     Ack,
     EndEpoch,
@@ -177,7 +179,14 @@ class Roster:
 
 
 def payload_array(payload: Payload, dtype: str, piece: Piece, request: Request) -> np.ndarray:
-    """A payload as the array of one piece, without a copy."""
+    """A payload as the array of one piece: without a copy, unless it is compressed."""
+    if dtype in ENCODED:
+        try:
+            return decode_payload(payload, dtype, piece.size)
+        except ValueError as error:
+            raise Refused(
+                "invalid", f"{request.what}: piece {piece.number} of {piece.key!r}: {error}"
+            ) from None
     nbytes = memoryview(payload).nbytes  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
     if nbytes != piece.size * np.dtype(dtype).itemsize:
         raise Refused(

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dmod.kvstore.actions import SCHEDULER, Action, Joined, Lost, Payload, Peer, Send
+from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.key_table import KeyTable, MakeUpdater
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
@@ -189,6 +190,8 @@ class ServerState:
         if (dropped := self._other_epoch(request)) is not None:
             return dropped
         self._find_pieces(request)
+        if self._is_asynchronous(request):
+            return self._push_alone(request)
         self._check_rounds(request, lowest=1, ahead=2)
         arrays = self._arrays(request)
         if (dropped := self._impossible(request)) is not None:
@@ -211,6 +214,8 @@ class ServerState:
         if (dropped := self._other_epoch(request)) is not None:
             return dropped
         self._find_pieces(request)
+        if self._is_asynchronous(request):
+            return [self._answer_now(request)]
         self._check_rounds(request, lowest=0, ahead=1)
         for piece, round in request.rounds.items():
             if piece.value is None and not round:
@@ -220,6 +225,42 @@ class ServerState:
         dropped = self._impossible(request)
         return self._wait(request) if dropped is None else dropped
 
+    def _is_asynchronous(self, request: Request) -> bool:
+        """Whether the keys are of mode 'async', in which nobody waits for anybody."""
+        kinds = {piece.turns is not None for piece in request.rounds}
+        if len(kinds) > 1:
+            raise Refused("protocol", f"{request.what}: keys of mode 'async' among others")
+        return kinds == {True}
+
+    def _push_alone(self, request: Request) -> list[Action]:
+        arrays = self._arrays(request)
+        for piece, turn in request.rounds.items():
+            assert piece.turns is not None
+            if piece.updater is None:
+                text = f"{request.what}: without rounds there is no sum: set_optimizer() comes first"
+                raise Refused("not_ready", text)
+            if not 1 <= turn <= piece.turns.get(request.rank, 0) + 1:
+                raise Refused("protocol", f"{request.what}: push {turn} of {piece.key!r}, out of turn")
+        self._keep_record(request)
+        for (piece, turn), array in zip(request.rounds.items(), arrays, strict=True):
+            try:
+                piece.apply_alone(request.rank, turn, array)
+            except Exception as error:  # an optimizer may raise anything
+                refusal = _update_refusal(piece, error)
+                return [
+                    *self._table.fail_key(piece.key, refusal),
+                    Send(request.peer, Error(request.message.request, refusal.code, refusal.text)),
+                ]
+        return [self._answer_now(request)]
+
+    def _answer_now(self, request: Request) -> Send:
+        """An answer with copies: the next update may come before it has left."""
+        number = request.message.request
+        if type(request.message) is Push:
+            return Send(request.peer, Ack(number))
+        values = [piece.value.copy() for piece in request.rounds if piece.value is not None]
+        return Send(request.peer, Values(number, len(values)), values)
+
     def _advance(self, piece: Piece) -> list[Action]:
         """Apply every round of `piece` that is complete, and answer whoever has waited for it."""
         actions: list[Action] = []
@@ -228,8 +269,7 @@ class ServerState:
                 piece.apply()
             except Exception as error:  # an optimizer may raise anything
                 piece.begin_epoch()
-                text = f"key {piece.key!r}: the update failed: {type(error).__name__}: {error}"
-                return actions + self._table.fail_key(piece.key, Refused("failed", text))
+                return actions + self._table.fail_key(piece.key, _update_refusal(piece, error))
             waiting = [r for r in self._waiting.pop(piece, ()) if not r.closed]
             if still := [request for request in waiting if request.awaits(piece)]:
                 self._waiting[piece] = still
@@ -275,7 +315,8 @@ class ServerState:
             raise Refused("invalid", f"{request.what}: a record of more than {MAX_RECORD_NBYTES} bytes")
         arrays = []
         for piece, payload in zip(request.rounds, request.payloads, strict=False):
-            if message.dtype not in (piece.dtype, sum_dtype(piece.dtype)):
+            wanted = (piece.dtype.name, sum_dtype(piece.dtype).name)
+            if message.dtype not in (*wanted, *(ENCODED if piece.dtype == np.float32 else ())):
                 text = f"{request.what}: {message.dtype} for {piece.key!r}, initialised as {piece.dtype}"
                 raise Refused("invalid", text)
             arrays.append(payload_array(payload, message.dtype, piece, request))
@@ -386,6 +427,10 @@ class ServerState:
             assert missing, f"{request.what} of worker {request.rank} waits for nobody"
             assert not missing & self._roster.gone.keys(), f"{request.what} waits for one who has left"
         assert not ranks or self._roster.others(self._ended), "all have ended the epoch, and it goes on"
+
+
+def _update_refusal(piece: Piece, error: Exception) -> Refused:
+    return Refused("failed", f"key {piece.key!r}: the update failed: {type(error).__name__}: {error}")
 
 
 _HANDLERS: dict[type[Message], Callable[[ServerState, Request], list[Action]]] = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dmod.kvstore.actions import SCHEDULER, Exit, Joined, Lost, Send
+from dmod.kvstore.compression import Compression, Compressor
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
     Ack,
@@ -573,3 +574,40 @@ def test_states_are_read_and_replaced_and_a_late_repeat_does_not_undo_updates() 
 def test_a_pull_of_a_summing_key_before_any_round_says_so() -> None:
     bench = Bench(2, mode="sum")
     assert only_error(bench.pull(0, 0)).code == "not_ready"
+
+
+# -- without rounds, and compressed
+
+
+def test_mode_async_applies_each_push_as_it_comes_and_repeats_once() -> None:
+    bench = Bench(2, mode="async", init=False)
+    bench.server.on_message(SCHEDULER, bench.view, (), 0.0)
+    for rank in bench.ranks:
+        bench.say(rank, Hello(bench.next(), "job", rank, 100 + rank))
+        bench.say(rank, Init(bench.next(), "w", 0, bench.layout, CUTS, "async", ""))
+    bench.say(0, SetValues(bench.next(), "w", (0,)), array(0))
+    assert only_error(bench.push(0, 1, 1.0)).code == "not_ready"  # there is no sum that could be the value
+    bench.set_optimizer()
+    for turn in (1, 2):
+        assert kinds(bench.push(1, turn, 2.0)) == [(1, "Values")]
+    assert (bench.values() == -2).all()
+    bench.push(1, 2, 2.0)  # again: answered, not applied
+    assert (bench.values() == -2).all()
+    assert kinds(bench.push(0, 1, 4.0, kind=Push)) == [(0, "Ack")]
+    bench.pull(1, 2)
+    assert (bench.values() == -4).all()
+    assert only_error(bench.push(0, 3, 1.0)).code == "protocol"
+
+
+def test_compressed_contributions_are_added_as_what_they_stand_for() -> None:
+    bench = Bench(2)
+    for rank, kind in enumerate(("2bit", "bf16")):
+        compressor = Compressor(Compression(kind))
+        payload = compressor.encode("w", array(0.75))
+        message = PushPull(bench.next(), 0, compressor.encoding, (PieceRef("w", 0, 1),), False)
+        assert only_error(bench.say(rank, message, payload[:-1])).code == "invalid"
+        bench.say(rank, message, payload)
+    assert (bench.values() == 0.5 + 0.75).all()
+    other = Bench(1, dtype="float16")
+    message = PushPull(other.next(), 0, "2bit", (PieceRef("w", 0, 1),), False)
+    assert "2bit for 'w', initialised as float16" in only_error(other.say(0, message, payload)).text
