@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import same_shape
 from dmod.ops.params import Param, choice
 from dmod.ops.registry import Call, Step, register
@@ -9,6 +12,10 @@ from dmod.ops.registry import Call, Step, register
 
 def _relu(call: Call) -> Step:
     xp, (x,), (y,) = call.xp, call.inputs, call.outputs
+    kernels = kernels_for(x, y)
+    if kernels is not None:
+        source, target = x.reshape(-1), y.reshape(-1)
+        return lambda: kernels.relu(source, target)
     zero = x.dtype.type(0)
     return lambda: xp.maximum(x, zero, out=y)
 
@@ -111,7 +118,22 @@ def _softsign_grad(call: Call) -> Step:
     return run
 
 
-KINDS = {
+def _grad(kind: str) -> Callable[[Call], Step]:
+    """The builder of a gradient: one compiled kernel where there is one for the arrays."""
+
+    def build(call: Call) -> Step:
+        y, dy, dx = call.outputs[0], call.out_grads[0], call.in_grads[0]
+        kernels = kernels_for(y, dy, dx)
+        if kernels is None:
+            return KINDS[kind][1](call)
+        kernel = getattr(kernels, f"{kind}_grad")
+        out, grad, into = y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+        return lambda: kernel(out, grad, into)
+
+    return build
+
+
+KINDS: dict[str, tuple[Callable[[Call], Step], Callable[[Call], Step]]] = {
     "relu": (_relu, _relu_grad),
     "sigmoid": (_sigmoid, _sigmoid_grad),
     "softrelu": (_softrelu, _softrelu_grad),
@@ -119,12 +141,14 @@ KINDS = {
     "tanh": (_tanh, _tanh_grad),
 }
 
+_GRADS = {kind: _grad(kind) for kind in KINDS}
+
 register(
     "Activation",
     params=[Param("act_type", choice(tuple(KINDS)), doc="The function.")],
     infer_shape=same_shape,
     forward=lambda call: KINDS[call.attrs.act_type][0](call),
-    backward=lambda call: KINDS[call.attrs.act_type][1](call),
+    backward=lambda call: _GRADS[call.attrs.act_type](call),
     backward_reads=((), (0,)),
     inplace=[(0, 0)],
     backward_inplace=[(0, 0)],

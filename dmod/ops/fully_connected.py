@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dmod.base import InvalidArgument
+from dmod.device.gemm import product
+from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, integer
 from dmod.ops.registry import Attrs, Call, Shapes, Step, register
 
 
-def _arguments(attrs: Attrs) -> list[str]:
+def arguments(attrs: Attrs) -> list[str]:
     return ["data", "weight"] if attrs.no_bias else ["data", "weight", "bias"]
 
 
@@ -33,40 +36,73 @@ def _infer(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shape
     return [data, weight, *bias], [out], []
 
 
-def _rows(call: Call, array):  # type: ignore[no-untyped-def]
+def _rows(call: Call, array: Any) -> Any:
     """A batched array as a matrix, one sample (or with flatten=False one vector) per row."""
     return array.reshape(array.shape[0], -1) if call.attrs.flatten else array.reshape(-1, array.shape[-1])
 
 
-def _forward(call: Call) -> Step:
-    xp, x, w = call.xp, _rows(call, call.inputs[0]), call.inputs[1].T
+def forward_products(call: Call) -> tuple[Any, Step]:
+    """The output as a matrix, and the step that computes ``data @ weight.T`` into it."""
+    x, w = _rows(call, call.inputs[0]), call.inputs[1]
     y = call.outputs[0].reshape(-1, call.attrs.num_hidden)
+    return y, product(call.device, x, w.T, y)
+
+
+def _forward(call: Call) -> Step:
+    y, multiply = forward_products(call)
     if call.attrs.no_bias:
-        return lambda: xp.dot(x, w, out=y)
+        return multiply
     b = call.inputs[2]
+    kernels = kernels_for(y, b)
+    if kernels is not None:
+        add_bias = kernels.add_bias
+
+        def fused() -> None:
+            multiply()
+            add_bias(y, b)
+
+        return fused
+    xp = call.xp
 
     def run() -> None:
-        xp.dot(x, w, out=y)
+        multiply()
         xp.add(y, b, out=y)
 
     return run
 
 
-def _backward(call: Call) -> Step:
-    xp, x, w = call.xp, _rows(call, call.inputs[0]), call.inputs[1]
-    dy = call.out_grads[0].reshape(-1, call.attrs.num_hidden)
+def backward_products(call: Call, dy: Any) -> list[Step]:
+    """The steps that compute the gradients from that of the sum: a matrix of one row per sample."""
+    x, w = _rows(call, call.inputs[0]), call.inputs[1]
     dx, dw = call.in_grads[:2]
     db = None if call.attrs.no_bias else call.in_grads[2]
-    dx = None if dx is None else _rows(call, dx)
-    dy_t = dy.T
+    steps: list[Step] = []
+    if dw is not None:
+        steps.append(product(call.device, dy.T, x, dw))
+    if db is not None:
+        kernels, xp = kernels_for(dy, db), call.xp
+        if kernels is not None:
+            column_sums = kernels.column_sums
+            steps.append(lambda: column_sums(dy, db))
+        else:
+            steps.append(lambda: xp.sum(dy, axis=0, out=db))
+    if dx is not None:
+        steps.append(product(call.device, dy, w, _rows(call, dx)))
+    return steps
+
+
+def _backward(call: Call) -> Step:
+    return in_order(backward_products(call, call.out_grads[0].reshape(-1, call.attrs.num_hidden)))
+
+
+def in_order(steps: list[Step]) -> Step:
+    """One step that runs several."""
+    if len(steps) == 1:
+        return steps[0]
 
     def run() -> None:
-        if dw is not None:
-            xp.dot(dy_t, x, out=dw)
-        if db is not None:
-            xp.sum(dy, axis=0, out=db)
-        if dx is not None:
-            xp.dot(dy, w, out=dx)
+        for step in steps:
+            step()
 
     return run
 
@@ -83,7 +119,7 @@ register(
             "Whether to join all axes but the first; else only the last is multiplied.",
         ),
     ],
-    arguments=_arguments,
+    arguments=arguments,
     infer_shape=_infer,
     forward=_forward,
     backward=_backward,

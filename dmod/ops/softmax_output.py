@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
-from dmod.device.kernels import compiled_kernels
+from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, choice, number
 from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register
@@ -64,17 +64,10 @@ class _Rows:
         return self.dims[2] if len(self.dims) == 3 else 1
 
 
-def _kernels(call: Call, *arrays: Any) -> Any:
-    """The compiled kernels, if there are any for these arrays: float32 on the CPU."""
-    if not call.device.is_host or any(a.dtype != np.float32 for a in arrays):
-        return None
-    return compiled_kernels()
-
-
 def _forward(call: Call) -> Step:
     xp, rows = call.xp, _Rows(call.attrs, call.inputs[0].shape)
     x, y = call.inputs[0].reshape(rows.dims), call.outputs[0].reshape(rows.dims)
-    kernels = _kernels(call, x)
+    kernels = kernels_for(x, y)
     if kernels is not None and len(rows.dims) == 2 and x.size:
         return lambda: kernels.softmax(x, y)
     per_row = call.scratch((rows.dims[0], 1, *rows.dims[2:]), x.dtype)
@@ -127,7 +120,7 @@ def _cross_entropy_grad(call: Call) -> Step:
     n, classes, places = rows.dims[0], rows.dims[1], rows.places
     y, dx, labels = call.outputs[0], call.in_grads[0], call.inputs[1].reshape(-1)
     used = labels[: n * places]
-    kernels = _kernels(call, y, dx, labels)
+    kernels = kernels_for(y, dx, labels)
     plain = not attrs.use_ignore and not attrs.smooth_alpha and attrs.normalization != "valid"
     if kernels is not None and len(rows.dims) == 2 and plain:
         prob, grad, factor = y.reshape(rows.dims), dx.reshape(rows.dims), _scale(call, labels, places)()
