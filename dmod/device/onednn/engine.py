@@ -103,6 +103,12 @@ class Engine:
         )
         return Layout(self, handle, shape)
 
+    def channels_last(self, shape: tuple[int, ...]) -> Layout:
+        """The layout of an (N, C, ...) array whose channels lie side by side."""
+        channels, spatial = shape[1], shape[2:]
+        steps = tuple(channels * math.prod(spatial[i + 1 :]) for i in range(len(spatial)))
+        return self.plain(shape, (channels * math.prod(spatial), 1, *steps))
+
     # ---- primitives
 
     def _new_attributes(self, added: Layout | None = None, function: int | None = None) -> c_void_p:
@@ -208,6 +214,8 @@ class Layout:
     def is_plain(self) -> bool:
         """Whether the elements lie in the order of a contiguous array."""
         if self == self.engine.plain(self.shape):
+            return True
+        if len(self.shape) > 1 and self.shape[1] == 1 and self == self.engine.channels_last(self.shape):
             return True
         return not self.is_padded and math.prod(self.shape[2:]) == 1  # one block of channels after another
 
