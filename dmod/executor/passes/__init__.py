@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from dmod.base import InvalidArgument
-from dmod.executor.passes import fuse_bias_activation
+from dmod.executor.passes import blocked_layouts, fuse_bias_activation
 from dmod.executor.passes.graph import Graph
 from dmod.registry import nearest
 
@@ -51,7 +51,10 @@ class Pass:
     hides: bool = True
 
 
-PASSES: tuple[Pass, ...] = (Pass("fuse_bias_activation", fuse_bias_activation.run),)
+PASSES: tuple[Pass, ...] = (
+    Pass("blocked_layouts", blocked_layouts.run),
+    Pass("fuse_bias_activation", fuse_bias_activation.run),
+)
 """All passes, in the order in which they run."""
 
 
