@@ -132,6 +132,15 @@ class Speedometer:
             self._log(param, count, speed)
             self.tic = time.perf_counter()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands in the epoch, for checkpoints."""
+        return {"init": self.init, "last_count": self.last_count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; the time that has passed since does not count."""
+        self.init, self.last_count = state["init"], state["last_count"]
+        self.tic = time.perf_counter()
+
     def _log(self, param: Any, count: int, speed: float) -> None:
         if param.eval_metric is None:
             _report("Iter[%d] Batch [%d]\tSpeed: %.2f samples/sec", param.epoch, count, speed)

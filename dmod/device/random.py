@@ -13,7 +13,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument
 
-__all__ = ["SlotStream", "global_seed", "host_generator", "seed"]
+__all__ = ["SlotStream", "get_state", "global_seed", "host_generator", "seed", "set_state"]
 
 _MASK64 = (1 << 64) - 1
 _INFERENCE = 1 << 63
@@ -55,6 +55,18 @@ def host_generator() -> np.random.Generator:
     return _STATE.host
 
 
+def get_state() -> dict[str, Any]:
+    """The seed, and where the host's generator stands, for `set_state`."""
+    state: Any = _STATE.host.bit_generator.state
+    return {"seed": _STATE.value, "host": state}
+
+
+def set_state(state: dict[str, Any]) -> None:
+    """Go back to where `get_state` was called; streams of slots have states of their own."""
+    seed(state["seed"])
+    _STATE.host.bit_generator.state = state["host"]
+
+
 class SlotStream:
     """The random streams of one global slot (rank, device): one per node and step.
 
@@ -86,6 +98,15 @@ class SlotStream:
     def step_back(self) -> None:
         """Forget the last step of training: the next one repeats its numbers."""
         self._counts[True] -= 1
+
+    def get_state(self) -> list[int]:
+        """How many steps of inference and of training there were, for `set_state`."""
+        return list(self._counts) if self._generation == _STATE.generation else [0, 0]
+
+    def set_state(self, counts: list[int]) -> None:
+        """Go on after as many steps, with the seed that is in force."""
+        self._generation = _STATE.generation
+        self._counts = [int(count) for count in counts]
 
     @property
     def seed(self) -> int:

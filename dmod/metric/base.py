@@ -153,6 +153,16 @@ class EvalMetric:
             self._warned = True
             warnings.warn(f"metric {self.name}: {text}", stacklevel=4)
 
+    # ---- for checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was added up so far, for `load_state_dict`: all numbers and arrays that the metric holds."""
+        return _numbers(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was called."""
+        _set_numbers(self, state)
+
     # ---- resetting
 
     def reset(self) -> None:
@@ -190,6 +200,27 @@ class EvalMetric:
     def get_global_name_value(self) -> list[tuple[str, float]]:
         """`get_global` as a list of pairs."""
         return _as_pairs(*self.get_global()) if self._has_global_stats else self.get_name_value()
+
+
+def _numbers(tally: Any) -> dict[str, Any]:
+    """The numbers and arrays among an object's attributes, and those of the tallies that it holds."""
+    found: dict[str, Any] = {}
+    for name, value in vars(tally).items():
+        if isinstance(value, (bool, int, float, numpy.generic)):
+            found[name] = value
+        elif isinstance(value, numpy.ndarray):
+            found[name] = value.copy()
+        elif hasattr(value, "__dict__") and not callable(value):
+            found[name] = _numbers(value)
+    return found
+
+
+def _set_numbers(tally: Any, numbers: Mapping[str, Any]) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            _set_numbers(getattr(tally, name), value)
+        else:
+            setattr(tally, name, value.copy() if isinstance(value, numpy.ndarray) else value)
 
 
 def _as_pairs(name: Any, value: Any) -> list[tuple[str, float]]:
@@ -258,6 +289,13 @@ class CompositeEvalMetric(EvalMetric):
             preds = dict(zip(self.output_names, _chosen(preds, self.output_names, "output"), strict=True))
         for metric in self.metrics:
             metric.update_dict(labels, preds)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"metrics": [metric.state_dict() for metric in self.metrics]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for metric, kept in zip(self.metrics, state["metrics"], strict=True):
+            metric.load_state_dict(kept)
 
     def reset(self) -> None:
         for metric in self.metrics:

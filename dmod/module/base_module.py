@@ -5,6 +5,7 @@ This file has the loops (`fit`, `score`, `predict`); it knows nothing of symbols
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from dmod.io import DataBatch
 from dmod.log import logger as dmod_logger
 from dmod.log import show_progress
 from dmod.ndarray import NDArray, concatenate, save
+from dmod.recovery import CheckpointManager
 
 __all__ = ["BaseModule"]
 
@@ -237,6 +239,8 @@ class BaseModule:
         validation_metric: Any = None,
         monitor: Any = None,
         sparse_row_id_fn: Callable[..., Any] | None = None,
+        checkpoint: str | os.PathLike[str] | CheckpointManager | None = None,
+        resume: str | None = "auto",
     ) -> None:
         """Train.
 
@@ -274,6 +278,12 @@ class BaseModule:
         monitor : Monitor, optional
         sparse_row_id_fn : callable, optional
             Passed to `prepare`.
+        checkpoint : str, path or CheckpointManager, optional
+            The directory in which to keep checkpoints of the training, one after every epoch; a manager says
+            more. They hold all that decides the result: a training that is cut short anywhere, and started
+            again, ends with the bits of one that was not.
+        resume : {'auto', None}
+            Whether to go on from the newest whole checkpoint of this network, if there is one.
         """
         if num_epoch is None:
             raise InvalidArgument("fit: num_epoch is missing; give the number of epochs to train for")
@@ -292,7 +302,10 @@ class BaseModule:
             )
         if monitor is not None:
             self.install_monitor(monitor)
-        if force_init or not self.params_initialized or arg_params is not None or aux_params is not None:
+        manager = CheckpointManager(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+        resumed = manager is not None and manager.restore_params(self, resume)
+        given = arg_params is not None or aux_params is not None
+        if not resumed and (force_init or not self.params_initialized or given):
             self.init_params(
                 initializer=initializer,
                 arg_params=arg_params,
@@ -302,11 +315,15 @@ class BaseModule:
             )
         self.init_optimizer(kvstore=kvstore, optimizer=optimizer, optimizer_params=optimizer_params)
         metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
-        for epoch in range(begin_epoch, num_epoch):
+        batch_callbacks = as_list(batch_end_callback)
+        if manager is not None:
+            train_data = manager.begin(self, train_data, metric, batch_callbacks)
+        for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
             started = time.monotonic()
-            metric.reset()
+            if manager is None or manager.nbatch == 0:  # else it goes on
+                metric.reset()
             values = self._fit_epoch(
-                epoch, train_data, metric, as_list(batch_end_callback), monitor, sparse_row_id_fn
+                epoch, train_data, metric, batch_callbacks, monitor, sparse_row_id_fn, manager
             )
             self._end_epoch()
             for name, value in values:
@@ -327,6 +344,10 @@ class BaseModule:
                 for name, value in result:
                     self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
             train_data.reset()
+            if manager is not None:
+                manager.epoch_done(epoch)
+        if manager is not None:
+            manager.finish()
 
     def _fit_epoch(
         self,
@@ -336,6 +357,7 @@ class BaseModule:
         callbacks: list[Any],
         monitor: Any,
         sparse_row_id_fn: Callable[..., Any] | None,
+        manager: CheckpointManager | None,
     ) -> list[tuple[str, float]]:
         """Train on every batch once; returns the metric's values.
 
@@ -344,11 +366,11 @@ class BaseModule:
         """
         data_iter = iter(train_data)
         data_batch = next(data_iter, None)
-        if data_batch is None:
+        nbatch = 0 if manager is None else manager.nbatch  # of an epoch that goes on, some are done
+        if data_batch is None and nbatch == 0:
             raise InvalidArgument(
                 "fit: the training data has no batch; is it reset, and not shorter than a batch?"
             )
-        nbatch = 0
         while data_batch is not None:
             if monitor is not None:
                 monitor.tic()
@@ -358,6 +380,8 @@ class BaseModule:
             except EpochEnded:
                 break
             self._update_metric_of(eval_metric, data_batch)
+            if manager is not None:
+                manager.batch_done(epoch, nbatch)
             next_data_batch = next(data_iter, None)
             if next_data_batch is not None:
                 self.prepare(next_data_batch, sparse_row_id_fn=sparse_row_id_fn)
@@ -379,6 +403,11 @@ class BaseModule:
 
     def _undo_step(self) -> None:
         """Called when an update was dropped because another worker has ended the epoch."""
+
+    @property
+    def learners(self) -> list[Any]:
+        """The modules that this one consists of, as far as they have parameters and an optimizer."""
+        return []
 
     # ---- what it needs and gives
 

@@ -329,6 +329,11 @@ class BucketingModule(BaseModule):
         self._default.mark_changed()
         self._now("update").update()
 
+    @property
+    def learners(self) -> list[Module]:
+        """The default bucket's module, whose parameters and optimizer all buckets share."""
+        return [self._default]
+
     def _undo_step(self) -> None:
         self._default._undo_step()
 

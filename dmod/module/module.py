@@ -17,12 +17,13 @@ from dmod.base import EpochEnded, InvalidArgument, MXNetError, NotReadyError
 from dmod.checkpoint import load_checkpoint, save_checkpoint
 from dmod.config import settings
 from dmod.context import Context, current_context
+from dmod.device import copy, to_host
 from dmod.executor.binder import grad_reqs
 from dmod.initializer import InitDesc, Uniform
 from dmod.io import DataDesc
 from dmod.log import logger as dmod_logger
 from dmod.module.base_module import BaseModule
-from dmod.ndarray import NDArray
+from dmod.ndarray import NDArray, array
 from dmod.optimizer import OptimizerStates
 from dmod.registry import nearest
 from dmod.symbol import Symbol
@@ -56,8 +57,9 @@ class Module(BaseModule):
     group2ctxs : dict of str to Context or list of Context, or list of dict, optional
         Where the nodes of each ``ctx_group`` are computed (see `AttrScope`): one context per group, or one
         per device and group. Their parameters lie there too.
-    compression_params : optional
-        Not supported yet; must be empty.
+    compression_params : dict, optional
+        How gradients travel, such as ``{'type': '2bit', 'threshold': 0.5}``; see
+        `KVStore.set_gradient_compression`.
 
     Examples
     --------
@@ -87,11 +89,8 @@ class Module(BaseModule):
         super().__init__(logger)
         if not isinstance(symbol, Symbol):
             raise InvalidArgument(f"Module: expected a Symbol, got {type(symbol).__name__}")
-        if compression_params:
-            raise InvalidArgument(
-                "Module: compression_params is not supported yet; gradients travel uncompressed"
-            )
         self._symbol = symbol
+        self._compression_params = compression_params
         self._contexts = _contexts(context)
         self._group2ctxs = _group2ctxs(group2ctxs, len(self._contexts))
         self._work_load = list(work_load_list) if work_load_list is not None else [1] * len(self._contexts)
@@ -489,6 +488,8 @@ class Module(BaseModule):
             raise NotReadyError("init_optimizer: call bind(for_training=True) first")
         assert self._params is not None
         store = self._create_store(kvstore)
+        if self._compression_params and store is not None:
+            store.set_gradient_compression(self._compression_params)
         self._optimizer = self._create_optimizer(optimizer, optimizer_params, store)
         if store is not None:
             self._devices.set_first_slot(store.first_slot(len(self._contexts)))
@@ -520,6 +521,8 @@ class Module(BaseModule):
         names = dict(enumerate(self._param_names))
         if isinstance(optimizer, str):
             arguments = dict(params)
+            if store is not None and store.asynchronous:
+                samples //= store.num_workers  # each worker's push is an update of its own
             arguments.setdefault("rescale_grad", 1.0 / samples)
             return opt.create(optimizer, sym=self._symbol, param_idx2name=names, **arguments)
         if not isinstance(optimizer, opt.Optimizer):
@@ -547,6 +550,71 @@ class Module(BaseModule):
         self._optimizer, self._kvstore = shared_module._optimizer, shared_module._kvstore
         self._strategy = shared_module._strategy
         self.optimizer_initialized = True
+
+    # ---- for checkpoints of a training
+
+    @property
+    def learners(self) -> list[Module]:
+        """This module: it has parameters and an optimizer of its own."""
+        return [self]
+
+    @property
+    def store(self) -> kvs.KVStore | None:
+        """The store through which devices and workers share gradients, if there is one."""
+        return self._kvstore
+
+    @property
+    def contexts(self) -> list[Context]:
+        """The devices."""
+        return self._contexts
+
+    def get_optimizer_states(self) -> OptimizerStates:
+        """The optimizer's states, of this process or of all servers; copies."""
+        self._need("get_optimizer_states", optimizer=True)
+        states: OptimizerStates = self._strategy.get_states()
+        return states
+
+    def set_optimizer_states(self, states: OptimizerStates) -> None:
+        """Take over optimizer states; in a job with servers all workers call this."""
+        self._need("set_optimizer_states", optimizer=True)
+        self._strategy.set_states(states)
+
+    def get_device_states(self) -> dict[str, Any]:
+        """What each device holds besides weights: auxiliary states, counts of random streams, state inputs.
+
+        `get_params` gives the auxiliary states' mean over devices; these are the devices' own.
+        """
+        self._need("get_device_states")
+        assert self._params is not None
+        return {
+            "aux": [[to_host(v).copy() for v in group.values] for group in self._params.aux_groups],
+            "streams": [stream.get_state() for stream in self._devices.streams],
+            "inputs": [
+                [a.asnumpy() for a in arrays] for arrays in self.get_states(merge_multi_context=False)
+            ],
+        }
+
+    def set_device_states(self, state: dict[str, Any]) -> None:
+        """Put back what `get_device_states` gave.
+
+        Raises
+        ------
+        InvalidArgument
+            It is of another network, or other devices.
+        """
+        self._need("set_device_states")
+        assert self._params is not None
+        here = [[v.shape for v in group.values] for group in self._params.aux_groups]
+        if here != [[v.shape for v in values] for values in state["aux"]]:
+            raise InvalidArgument("set_device_states: auxiliary states of other shapes, or other devices")
+        for group, values in zip(self._params.aux_groups, state["aux"], strict=True):
+            for own, value in zip(group.values, values, strict=True):
+                copy(own, value)
+        for stream, counts in zip(self._devices.streams, state["streams"], strict=True):
+            stream.set_state(counts)
+        if state["inputs"]:
+            self.set_states([[array(a) for a in arrays] for arrays in state["inputs"]])
+        self._params_dirty = True
 
     # ---- computation
 

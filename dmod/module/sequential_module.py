@@ -303,6 +303,11 @@ class SequentialModule(BaseModule):
                         other._undo_step()
                 raise
 
+    @property
+    def learners(self) -> list[Any]:
+        """What the modules of the chain consist of."""
+        return [learner for module in self._modules for learner in module.learners]
+
     def _undo_step(self) -> None:
         for module in self._modules:
             module._undo_step()

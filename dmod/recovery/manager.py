@@ -1,0 +1,382 @@
+"""`CheckpointManager`: when a checkpoint is taken, and how training goes on from one.
+
+All workers are between the same two rounds when they take theirs: each takes it after the same update, and
+none contributes to the next round before it has. Whether one is due, and its number, worker 0 announces: by
+a tiny round of its own, a sum of what every worker has to say, so that all come to the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dmod.base import ClusterError, FormatError, InvalidArgument, MXNetError, NotReadyError
+from dmod.checkpoint import load_params
+from dmod.config import settings
+from dmod.io.resume import resumable
+from dmod.kvstore.base import KVStore
+from dmod.kvstore.fingerprint import fingerprint
+from dmod.log import logger
+from dmod.ndarray import NDArray
+from dmod.ndarray.flat import FlatLayout
+from dmod.optimizer import OptimizerStates
+from dmod.recovery.directory import CheckpointDirectory
+from dmod.recovery.manifest import Manifest
+from dmod.recovery.packing import unpack
+from dmod.recovery.snapshot import restore_worker, take_shared, take_worker
+from dmod.recovery.writer import MODEL, Job, Writer, states_name, worker_name
+
+__all__ = ["CheckpointManager"]
+
+_BUSY, _SERIAL, _FOUND, _FOUND_SQUARED, _NOT_DUE = range(5)
+_VOTES = 5
+_PART_TIMEOUT_S = 60.0
+_LAST_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint to go on from."""
+
+    manifest: Manifest
+    arg_params: dict[str, NDArray]
+    aux_params: dict[str, NDArray]
+
+
+class CheckpointManager:
+    """Takes checkpoints of a training, and goes on from the newest one.
+
+    ``fit(checkpoint=...)`` makes and drives one; a loop of one's own calls, in this order, `init_params`,
+    ``init_optimizer`` of the module, `begin`, then `batch_done` and `epoch_done`, and `finish`.
+
+    A checkpoint is a directory: the network in MXNet's files (``model-symbol.json`` and so on, which
+    `Module.load` reads), optimizer states, a file for every worker, and a manifest with checksums, written
+    last. What is not whole does not count. Writing goes on in a thread beside the training.
+
+    Parameters
+    ----------
+    directory : str or path
+        Where checkpoints lie; all workers of a job see the same.
+    every_n_epochs : int or None
+        Take one after so many epochs.
+    every_n_batches : int or None
+        Take one after so many batches of an epoch, too.
+    keep : int
+        How many to keep; older ones are removed.
+    max_overhead : float or None
+        Leave one out while those before took a larger share of the time: 0.02 is 2 %. The last one is
+        always taken. None: leave none out, and wait for the disk instead.
+
+    Raises
+    ------
+    InvalidArgument
+        A number makes no sense.
+
+    Attributes
+    ----------
+    epoch, nbatch : int
+        Where to go on: the epoch, and how many batches of it are done already.
+    step : int
+        Updates since the start.
+
+    Examples
+    --------
+    >>> manager = CheckpointManager('run1', every_n_batches=100)
+    >>> manager.epoch, manager.nbatch
+    (0, 0)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every_n_epochs: int | None = 1,
+        every_n_batches: int | None = None,
+        keep: int = 2,
+        max_overhead: float | None = 0.02,
+    ):
+        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_batches", every_n_batches)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InvalidArgument(f"CheckpointManager: {name}={value!r}, expected a number >= 1 or None")
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise InvalidArgument(f"CheckpointManager: keep={keep!r}, expected a number >= 1")
+        if max_overhead is not None and not 0 < max_overhead <= 1:
+            raise InvalidArgument(
+                f"CheckpointManager: max_overhead={max_overhead!r}, expected 0 to 1 or None"
+            )
+        self._directory = CheckpointDirectory(directory)
+        self._every_n_epochs, self._every_n_batches = every_n_epochs, every_n_batches
+        self._max_overhead = max_overhead
+        self._writer = Writer(self._directory, keep, _PART_TIMEOUT_S)
+        self._found: _Found | None = None
+        self._module: Any = None
+        self._store: KVStore | None = None
+        self._layout = FlatLayout.plan([(0, "votes", (_VOTES,))], "float64")
+        self._votes = ""
+        self._serial = 0
+        self._taken_at = -1  # the step of the last checkpoint
+        self._taken_s = -math.inf  # when it was taken, and how long that held up the training
+        self._held_up_s = 0.0
+        self.epoch = self.nbatch = self.step = 0
+
+    # ---- going on
+
+    def init_params(self, module: Any, *, resume: str | None = "auto", **given: Any) -> bool:
+        """Initialise a bound module's parameters, from the newest checkpoint of its network if there is one.
+
+        Parameters
+        ----------
+        module : BaseModule
+            Bound, and without an optimizer as yet.
+        resume : {'auto', None}
+            None begins anew, whatever there is.
+        **given
+            For ``module.init_params``, if training begins.
+
+        Returns
+        -------
+        bool
+            Whether there was a checkpoint.
+
+        Raises
+        ------
+        InvalidArgument
+            The directory cannot be used.
+        NotReadyError
+            There is a checkpoint, but the module has an optimizer already.
+        """
+        if self.restore_params(module, resume):
+            return True
+        module.init_params(**given)
+        return False
+
+    def restore_params(self, module: Any, resume: str | None = "auto") -> bool:
+        """`init_params`, but for a training that begins: that leaves the parameters as they are."""
+        if resume not in ("auto", None):
+            raise InvalidArgument(f"resume={resume!r}: expected 'auto' or None")
+        self._directory.prepare()
+        self._found = self._newest(_digest(module)) if resume == "auto" else None
+        if self._found is None:
+            return False
+        if module.optimizer_initialized:
+            raise NotReadyError(
+                f"resuming from {self._folder()}: the module has an optimizer already; resume with a new "
+                "module, or pass resume=None"
+            )
+        module.init_params(
+            initializer=None,
+            arg_params=self._found.arg_params,
+            aux_params=self._found.aux_params,
+            force_init=True,
+        )
+        return True
+
+    def _folder(self) -> str:
+        assert self._found is not None
+        return str(self._directory.folder(self._found.manifest.serial))
+
+    def _newest(self, network: str) -> _Found | None:
+        """The newest whole checkpoint of a network, with its parameters."""
+        for manifest in self._directory.valid():
+            folder = self._directory.folder(manifest.serial)
+            if manifest.network != network:
+                logger.warning("%s is of another network than this module's and left out", folder)
+                continue
+            try:
+                return _Found(manifest, *load_params(str(folder / MODEL), manifest.epoch))
+            except (MXNetError, OSError) as error:
+                logger.warning("%s is left out: %s", folder, error)
+        return None
+
+    def begin(self, module: Any, train_data: Any, metric: Any = None, callbacks: Sequence[Any] = ()) -> Any:
+        """Put back what `init_params` has not: optimizer states, iterator, generators and all the rest.
+
+        Parameters
+        ----------
+        module : BaseModule
+            With its optimizer.
+        train_data : DataIter
+            At the beginning of an epoch.
+        metric : EvalMetric, optional
+        callbacks : list, optional
+            Those that have ``state_dict`` and ``load_state_dict`` go on too.
+
+        Returns
+        -------
+        DataIter
+            The iterator to train with: `train_data`, or one around it that can be replayed.
+
+        Raises
+        ------
+        ClusterError
+            The workers have found different checkpoints.
+        """
+        self._module, self._metric, self._callbacks = module, metric, list(callbacks)
+        self._train_data = train_data = resumable(train_data)
+        self._connect(module)
+        if self._found is not None:
+            self._restore(self._found.manifest)
+            self._found = None
+        serials = self._directory.serials()
+        self._serial = serials[-1] if serials else 0
+        return train_data
+
+    def _connect(self, module: Any) -> None:
+        """Register the round by which workers agree, and compare what they have found."""
+        stores = [
+            s for s in (getattr(learner, "store", None) for learner in module.learners) if s is not None
+        ]
+        self._store = stores[0] if stores else None
+        store = self._store
+        if store is None or store.num_workers == 1:
+            return
+        number = store.__dict__.setdefault("_checkpoint_managers", 0)
+        store.__dict__["_checkpoint_managers"] = number + 1
+        self._votes = f"checkpoint{number}"
+        store.init_flat(self._votes, self._layout, [np.zeros(self._layout.size)], mode="sum")
+        mine = 0 if self._found is None else self._found.manifest.serial
+        said = self._vote({_FOUND: mine, _FOUND_SQUARED: mine * mine})
+        workers = store.num_workers
+        if said[_FOUND] != workers * mine or said[_FOUND_SQUARED] != workers * mine * mine:
+            raise ClusterError(
+                f"worker {store.rank} found checkpoint {mine or 'none'} under "
+                f"{str(self._directory.path)!r}, other workers another one; the directory must be the same, "
+                "on a file system that all hosts share"
+            )
+
+    def _vote(self, mine: dict[int, float]) -> np.ndarray:
+        """The sum over all workers of what each says."""
+        said: np.ndarray = np.zeros(self._layout.size)
+        for place, value in mine.items():
+            said[place] = value
+        if self._votes:
+            assert self._store is not None
+            self._store.pushpull_flat(self._votes, [said], [said])
+        return said
+
+    def _restore(self, manifest: Manifest) -> None:
+        module, folder = self._module, self._directory.folder(manifest.serial)
+        for number, learner in enumerate(module.learners):
+            learner.set_optimizer_states(OptimizerStates.load(folder / states_name(manifest.epoch, number)))
+        self.epoch, self.nbatch, self.step = manifest.epoch, manifest.nbatch, manifest.step
+        workers, devices = self._shape()
+        if (manifest.num_workers, manifest.num_devices) != (workers, devices):
+            self.nbatch = 0
+            logger.warning(
+                "%s was taken with %d workers of %d devices, there are %d of %d now: parameters and "
+                "optimizer states go on, from the beginning of epoch %d; the order of the data and random "
+                "numbers do not, so the result will differ in its bits",
+                folder, manifest.num_workers, manifest.num_devices, workers, devices, self.epoch,
+            )  # fmt: skip
+            return
+        here = _fingerprint()
+        differ = sorted(
+            k for k in {*here, *manifest.fingerprint} if here.get(k) != manifest.fingerprint.get(k)
+        )
+        if differ:
+            pairs = (
+                f"{k} {manifest.fingerprint.get(k, 'none')} then, {here.get(k, 'none')} now" for k in differ
+            )
+            logger.warning("%s: the result may differ in its bits: %s", folder, "; ".join(pairs))
+        path = folder / worker_name(self._rank)
+        try:
+            state = unpack(path.read_bytes(), str(path))
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror}") from None
+        restore_worker(state, module, self._train_data, self._metric, self._callbacks, str(path))
+        if self._rank == 0:
+            logger.info(
+                "Resumed from %s: epoch %d, batch %d, after %d updates",
+                folder, self.epoch, self.nbatch, self.step,
+            )  # fmt: skip
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self._store is None else self._store.rank
+
+    def _shape(self) -> tuple[int, int]:
+        """Workers, and devices of this one."""
+        contexts = max((len(learner.contexts) for learner in self._module.learners), default=1)
+        return (1 if self._store is None else self._store.num_workers), contexts
+
+    # ---- taking checkpoints
+
+    def batch_done(self, epoch: int, nbatch: int) -> None:
+        """Note that batch `nbatch`, counted from 0, of an epoch is done: updated, and in the metric.
+
+        The iterator must not have been asked for the next batch.
+        """
+        self.step += 1
+        if self._every_n_batches is not None and (nbatch + 1) % self._every_n_batches == 0:
+            self._take(epoch, nbatch + 1, wait=False)
+
+    def epoch_done(self, epoch: int) -> None:
+        """Note that an epoch is done, and the iterator is reset."""
+        self.nbatch = 0
+        self.epoch = epoch + 1
+        if self._every_n_epochs is not None and (epoch + 1) % self._every_n_epochs == 0:
+            self._take(epoch + 1, 0, wait=False)
+
+    def finish(self) -> None:
+        """Take a last checkpoint, unless this moment has one, and wait until it is written."""
+        if self._taken_at != self.step:
+            self._take(self.epoch, 0, wait=True)
+        if not self._writer.wait(_LAST_TIMEOUT_S):
+            logger.warning(
+                "The last checkpoint under %s is not written after %g s; what there is stays valid",
+                self._directory.path,
+                _LAST_TIMEOUT_S,
+            )
+
+    def _take(self, epoch: int, nbatch: int, wait: bool) -> None:
+        """Take a checkpoint, if all workers can and worker 0 wants to."""
+        wait = wait or self._max_overhead is None
+        if wait:
+            self._writer.wait(_LAST_TIMEOUT_S)
+        leads = self._rank == 0
+        later = leads and not wait and not self._writer.busy and self._too_soon()
+        serial = max(self._serial + 1, 1)
+        said = self._vote({_BUSY: self._writer.busy, _NOT_DUE: later, _SERIAL: serial if leads else 0})
+        if said[_BUSY] or said[_NOT_DUE]:
+            return
+        started = time.monotonic()
+        self._serial = int(said[_SERIAL])
+        manifest = Manifest(
+            self._serial,
+            epoch,
+            nbatch,
+            self.step,
+            _digest(self._module),
+            *self._shape(),
+            "" if self._store is None else self._store.type,
+            _fingerprint(),
+        )
+        worker = take_worker(self._module, self._train_data, self._metric, self._callbacks)
+        shared = take_shared(self._module) if leads else None
+        self._writer.start(Job(manifest, self._rank, worker, shared))
+        self._taken_at = self.step
+        self._taken_s = time.monotonic()
+        self._held_up_s = self._taken_s - started
+
+    def _too_soon(self) -> bool:
+        """Whether the last checkpoint took a larger share than allowed of the time since."""
+        if self._max_overhead is None:
+            return False
+        cost_s = self._held_up_s + self._writer.cost_s
+        return time.monotonic() - self._taken_s < cost_s / self._max_overhead
+
+
+def _digest(module: Any) -> str:
+    """What tells networks apart: the JSON of the symbols that `module` consists of."""
+    texts = (learner.symbol.tojson() for learner in module.learners)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _fingerprint() -> dict[str, str]:
+    return fingerprint(settings())

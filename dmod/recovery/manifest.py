@@ -1,0 +1,122 @@
+"""The manifest of a checkpoint: what it is a checkpoint of, and the size and checksum of every file.
+
+It is written last. A checkpoint without one, or with one that its files do not match, was cut short or
+damaged, and does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dmod.atomic_file import write_atomic
+from dmod.base import FormatError
+
+__all__ = ["MANIFEST", "Manifest", "checksum_of"]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_LARGEST = 16 << 20
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes
+    ----------
+    serial : int
+        The number of the checkpoint; later ones have higher numbers.
+    epoch, nbatch, step : int
+        Where training goes on: the epoch, the batches of it that are done, and updates since the start.
+    network : str
+        The digest of the symbol's JSON.
+    num_workers, num_devices : int
+        Workers of the job, and devices per worker.
+    store : str
+        The type of the kvstore; '' if there was none.
+    fingerprint : dict of str to str
+        What decided the bits: versions, kernels, threads.
+    files : dict of str to [int, int]
+        Size in bytes and crc32 of every other file.
+    """
+
+    serial: int
+    epoch: int
+    nbatch: int
+    step: int
+    network: str
+    num_workers: int
+    num_devices: int
+    store: str = ""
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[int]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write the file, with a checksum of its own."""
+        content = {"format": FORMAT, **asdict(self)}
+        content["checksum"] = _checksum(content)
+        write_atomic(folder / MANIFEST, [json.dumps(content, indent=1).encode() + b"\n"])
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the file; `verify` compares the others with it.
+
+        Raises
+        ------
+        FormatError
+            It is damaged, or of another version.
+        OSError
+            It cannot be read, or there is none.
+        """
+        path = folder / MANIFEST
+        with open(path, "rb") as file:
+            text = file.read(_LARGEST + 1)
+        try:
+            content = json.loads(text) if len(text) <= _LARGEST else None
+        except ValueError as error:
+            raise FormatError(f"{path}: offset {getattr(error, 'pos', 0)}: not JSON: {error}") from None
+        if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
+            raise FormatError(f"{path}: offset 0: damaged (its checksum differs)")
+        if content.pop("format", None) != FORMAT:
+            raise FormatError(f"{path}: of another version than {FORMAT}, which this dmod reads")
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in content.items() if name in known})
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file with its size and checksum.
+
+        Raises
+        ------
+        FormatError
+            A file differs, or is missing.
+        """
+        for name, (size, checksum) in self.files.items():
+            path = folder / name
+            try:
+                found = checksum_of(path)
+            except OSError as error:
+                raise FormatError(f"{path}: {error.strerror}") from None
+            if found[0] != size:
+                raise FormatError(f"{path}: offset {min(found[0], size)}: {found[0]} bytes, expected {size}")
+            if found[1] != checksum:
+                raise FormatError(f"{path}: offset 0: damaged (its checksum differs)")
+
+
+def checksum_of(path: Path) -> list[int]:
+    """The size and crc32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            crc = zlib.crc32(chunk, crc)
+    return [size, crc]
+
+
+def _checksum(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())

@@ -1,0 +1,145 @@
+"""What a worker's training consists of at one moment: taken, and put back.
+
+Weights and optimizer states are the job's and taken by worker 0 alone. Every worker's own are: where its
+iterator and its random generators stand, the auxiliary states of its devices before they are averaged, the
+metric, and the counters of callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dmod.base import InvalidArgument
+from dmod.context import Context
+from dmod.device import random as streams
+from dmod.io.resume import has_state, random_state, set_random_state
+from dmod.kvstore.base import KVStore
+from dmod.ndarray import NDArray
+from dmod.optimizer import OptimizerStates
+from dmod.symbol import Symbol
+
+__all__ = ["Learner", "Shared", "Trainable", "restore_worker", "take_shared", "take_worker"]
+
+
+class Learner(Protocol):
+    """A module with parameters, devices and an optimizer of its own."""
+
+    @property
+    def symbol(self) -> Symbol:
+        """What it computes."""
+
+    @property
+    def store(self) -> KVStore | None:
+        """The store through which its devices and workers share gradients."""
+
+    @property
+    def contexts(self) -> Sequence[Context]:
+        """Its devices."""
+
+    def get_optimizer_states(self) -> OptimizerStates:
+        """The optimizer's states, wherever it runs; copies."""
+
+    def set_optimizer_states(self, states: OptimizerStates) -> None:
+        """Take over such states; called by all workers."""
+
+    def get_device_states(self) -> dict[str, Any]:
+        """What the devices hold besides weights; copies."""
+
+    def set_device_states(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+
+
+class Trainable(Protocol):
+    """What is needed of a module; `BaseModule` has it."""
+
+    @property
+    def symbol(self) -> Any:
+        """What it computes, if that is a symbol."""
+
+    @property
+    def learners(self) -> Sequence[Learner]:
+        """The modules that it consists of."""
+
+    def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """Weights, and means of auxiliary states."""
+
+
+@dataclass
+class Shared:
+    """The job's part of a snapshot.
+
+    Attributes
+    ----------
+    symbol : Symbol or None
+    arg_params, aux_params : dict of str to NDArray
+        Copies, on the host.
+    states : list of OptimizerStates
+        One for each learner.
+    """
+
+    symbol: Symbol | None
+    arg_params: dict[str, NDArray]
+    aux_params: dict[str, NDArray]
+    states: list[OptimizerStates] = field(default_factory=list)
+
+
+def take_shared(module: Trainable) -> Shared:
+    """Copy the job's part."""
+    arg_params, aux_params = module.get_params()
+    return Shared(
+        module.symbol if isinstance(module.symbol, Symbol) else None,
+        {name: value.copy() for name, value in arg_params.items()},
+        {name: value.copy() for name, value in aux_params.items()},
+        [learner.get_optimizer_states() for learner in module.learners],
+    )
+
+
+def take_worker(module: Trainable, train_data: Any, metric: Any, callbacks: Sequence[Any]) -> dict[str, Any]:
+    """Copy this worker's part; `restore_worker` puts it back."""
+    return {
+        "devices": [learner.get_device_states() for learner in module.learners],
+        "iterator": train_data.state_dict() if has_state(train_data) else None,
+        "metric": None if metric is None else metric.state_dict(),
+        "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in callbacks],
+        "random": {"global": random_state(), "dmod": streams.get_state()},
+    }
+
+
+def restore_worker(
+    state: dict[str, Any],
+    module: Trainable,
+    train_data: Any,
+    metric: Any,
+    callbacks: Sequence[Any],
+    where: str,
+) -> None:
+    """Put back what `take_worker` took.
+
+    Raises
+    ------
+    InvalidArgument
+        The iterator, or the module's parts, are others than then.
+    """
+    if len(state["devices"]) != len(module.learners):
+        raise InvalidArgument(
+            f"{where}: taken of {len(state['devices'])} modules, there are {len(module.learners)} now"
+        )
+    if state["iterator"] is not None:
+        if not has_state(train_data):
+            raise InvalidArgument(
+                f"{where}: taken with an iterator that has a state, {type(train_data).__name__} has none; "
+                "resume with the iterator that it was taken with"
+            )
+        train_data.load_state_dict(state["iterator"])
+    if metric is not None and state["metric"] is not None:
+        metric.load_state_dict(state["metric"])
+    for callback, kept in zip(callbacks, state["callbacks"], strict=False):
+        if kept is not None and hasattr(callback, "load_state_dict"):
+            callback.load_state_dict(kept)
+    # Generators come after all that may draw from them, and streams after the seed that they count from.
+    set_random_state(state["random"]["global"])
+    streams.set_state(state["random"]["dmod"])
+    for learner, kept in zip(module.learners, state["devices"], strict=True):
+        learner.set_device_states(kept)

@@ -1,0 +1,155 @@
+"""Writes checkpoints while training goes on: worker 0 the job's part, each its own, the manifest last.
+
+Workers say nothing to each other here: worker 0 sees in the directory when the others' parts are there. What
+fails, such as a full disk, costs this checkpoint and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dmod.atomic_file import write_atomic
+from dmod.checkpoint import save_checkpoint
+from dmod.log import logger
+from dmod.recovery.directory import CheckpointDirectory
+from dmod.recovery.manifest import MANIFEST, Manifest, checksum_of
+from dmod.recovery.packing import pack
+from dmod.recovery.snapshot import Shared
+
+__all__ = ["MODEL", "Job", "Writer", "states_name", "worker_name"]
+
+MODEL = "model"
+"""The prefix of the network's files, as `Module.load` takes it."""
+_POLL_S = 0.005
+
+
+def worker_name(rank: int) -> str:
+    """The file of a worker's own part."""
+    return f"worker-{rank}.state"
+
+
+def _failure_name(rank: int) -> str:
+    return f"worker-{rank}.failed"
+
+
+def states_name(epoch: int, learner: int) -> str:
+    """The file of optimizer states; those of the first learner are where `Module.load` finds them."""
+    return f"{MODEL}-{epoch:04d}.states" + (f".{learner}" if learner else "")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to write.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Without files, which come to be known when they are written.
+    rank : int
+    worker : dict
+        This worker's part.
+    shared : Shared or None
+        The job's part, on worker 0.
+    """
+
+    manifest: Manifest
+    rank: int
+    worker: dict[str, Any]
+    shared: Shared | None
+
+
+class Writer:
+    """Writes one checkpoint at a time, in a thread.
+
+    Parameters
+    ----------
+    directory : CheckpointDirectory
+    keep : int
+        How many checkpoints of the network are left.
+    timeout_s : float
+        How long worker 0 waits for the other workers' parts.
+    """
+
+    def __init__(self, directory: CheckpointDirectory, keep: int, timeout_s: float):
+        self._directory, self._keep, self._timeout_s = directory, keep, timeout_s
+        self._thread: threading.Thread | None = None
+        self.cost_s = 0.0
+        """Processor time that the last checkpoint took in the thread, in seconds."""
+        self.failures = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, job: Job) -> None:
+        """Begin to write; the one before must be done."""
+        self._thread = threading.Thread(
+            target=self._run, args=(job,), name="dmod checkpoint writer", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the checkpoint being written; whether it is done in time."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.busy
+
+    def _run(self, job: Job) -> None:
+        started = time.thread_time()
+        try:
+            self._write(job)
+        except Exception as error:  # whatever it is, training goes on, and says so
+            self.failures += 1
+            self._give_up(job, error)
+        finally:
+            self.cost_s = time.thread_time() - started
+
+    def _write(self, job: Job) -> None:
+        manifest, folder = job.manifest, self._directory.folder(job.manifest.serial)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / worker_name(job.rank), [pack(job.worker)])
+        if job.shared is None:
+            return
+        shared, epoch = job.shared, manifest.epoch
+        save_checkpoint(str(folder / MODEL), epoch, shared.symbol, shared.arg_params, shared.aux_params)
+        for number, states in enumerate(shared.states):
+            states.save(folder / states_name(epoch, number))
+        self._await_workers(folder, manifest.num_workers)
+        names = sorted(p.name for p in folder.iterdir() if p.name != MANIFEST and not p.name.startswith("."))
+        replace(manifest, files={name: checksum_of(folder / name) for name in names}).write(folder)
+        self._directory.retain(self._keep, manifest.serial, manifest.network)
+
+    def _await_workers(self, folder: Path, num_workers: int) -> None:
+        """Wait until every worker's part is there."""
+        missing = set(range(num_workers))
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            missing -= {rank for rank in missing if (folder / worker_name(rank)).exists()}
+            if not missing:
+                return
+            failed = [rank for rank in sorted(missing) if (folder / _failure_name(rank)).exists()]
+            if failed:
+                raise OSError(f"worker {failed[0]} could not write its part")
+            if time.monotonic() > deadline:
+                raise OSError(
+                    f"worker {min(missing)}'s part did not come within {self._timeout_s:g} s; do all workers "
+                    "see the same directory?"
+                )
+            time.sleep(_POLL_S)
+
+    def _give_up(self, job: Job, error: Exception) -> None:
+        folder = self._directory.folder(job.manifest.serial)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        logger.warning("Checkpoint %s was not written: %s; training goes on", folder, reason)
+        if job.shared is not None:
+            self._directory.remove(job.manifest.serial)
+            return
+        try:
+            (folder / _failure_name(job.rank)).touch()
+        except OSError:
+            pass  # worker 0 gives up at its deadline
