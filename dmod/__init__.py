@@ -28,6 +28,7 @@ from dmod import (
     profiler,
     random,
     recordio,
+    recovery,
     rnn,
     symbol,
     test_utils,
@@ -40,6 +41,7 @@ from dmod.executor import Executor
 from dmod.monitor import Monitor
 from dmod.name import NameManager, Prefix
 from dmod.ndarray import NDArray
+from dmod.recovery import CheckpointManager
 from dmod.symbol import Symbol
 
 init = initializer
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttrScope",
+    "CheckpointManager",
     "Context",
     "Executor",
     "MXNetError",
@@ -97,6 +100,7 @@ __all__ = [
     "profiler",
     "random",
     "recordio",
+    "recovery",
     "rnd",
     "rnn",
     "sym",
