@@ -12,6 +12,7 @@ from dmod import (
     context,
     engine,
     executor,
+    image,
     initializer,
     io,
     kvstore,
@@ -44,6 +45,7 @@ from dmod.ndarray import NDArray
 from dmod.recovery import CheckpointManager
 from dmod.symbol import Symbol
 
+img = image
 init = initializer
 kv = kvstore
 mod = module
@@ -77,6 +79,8 @@ __all__ = [
     "engine",
     "executor",
     "gpu",
+    "image",
+    "img",
     "init",
     "initializer",
     "io",

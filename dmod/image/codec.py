@@ -39,9 +39,8 @@ def decode(data: Any, flag: int = 1, to_rgb: bool | int = True, source: str = "i
     encoded = np.frombuffer(data, np.uint8)
     if not encoded.size:
         raise FormatError(f"{source}: no bytes, expected an image file's")
-    mode = (cv2.IMREAD_COLOR_RGB if to_rgb else cv2.IMREAD_COLOR) if flag else cv2.IMREAD_GRAYSCALE
     try:
-        pixels = cv2.imdecode(encoded, mode)
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR if flag else cv2.IMREAD_GRAYSCALE)
         reason = "not an image, of an unknown format, or truncated"
     except cv2.error as error:
         pixels, reason = None, str(error.err)
@@ -50,7 +49,9 @@ def decode(data: Any, flag: int = 1, to_rgb: bool | int = True, source: str = "i
             f"{source}: {encoded.size} bytes, which begin with {encoded[:8].tobytes()!r}, cannot be decoded: "
             f"{reason}"
         )
-    return pixels if flag else pixels[:, :, None]
+    if not flag:
+        return pixels[:, :, None]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels) if to_rgb else pixels
 
 
 def imdecode(buf: Any, flag: int = 1, to_rgb: bool | int = 1, out: NDArray | None = None) -> NDArray:
