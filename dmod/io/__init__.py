@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from dmod.io.base import DataBatch, DataDesc, DataIter
+from dmod.io.csv_iter import CSVIter
+from dmod.io.libsvm_iter import LibSVMIter
+from dmod.io.mnist_iter import MNISTIter
 from dmod.io.ndarray_iter import NDArrayIter
 from dmod.io.wrapping import MXDataIter, PrefetchingIter, ResizeIter
 
-__all__ = ["DataBatch", "DataDesc", "DataIter", "MXDataIter", "NDArrayIter", "PrefetchingIter", "ResizeIter"]
+__all__ = [
+    "CSVIter",
+    "DataBatch",
+    "DataDesc",
+    "DataIter",
+    "LibSVMIter",
+    "MNISTIter",
+    "MXDataIter",
+    "NDArrayIter",
+    "PrefetchingIter",
+    "ResizeIter",
+]

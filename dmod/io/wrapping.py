@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.io.base import DataBatch, DataDesc, DataIter
+from dmod.io.fetching import Fetcher, end_all
 from dmod.io.resume import random_state, resumable, set_random_state
 
 __all__ = ["MXDataIter", "PrefetchingIter", "ResizeIter"]
@@ -124,86 +123,6 @@ def _check_keys(iterator: DataIter, state: dict[str, Any], keys: set[str]) -> No
         )
 
 
-class _Fetcher:
-    """A thread that keeps one batch of an iterator ready.
-
-    It answers each order with a batch, StopIteration or an error, and touches the iterator only while an
-    order is open: `reset` waits for that one, and then has the iterator to itself, so that what it draws
-    from global random generators is drawn in the caller's order. `state` is that of the iterator before the
-    open order, so before what the caller has not seen.
-    """
-
-    def __init__(self, iterator: DataIter):
-        self.iterator = resumable(iterator)
-        self.orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: the next batch; False: end
-        self.answers: queue.SimpleQueue[DataBatch | BaseException] = queue.SimpleQueue()
-        self.thread = threading.Thread(
-            target=_fetch, args=(self.iterator, self.orders, self.answers), name="dmod-prefetch", daemon=True
-        )
-        self.thread.start()
-        self.is_ahead = False  # the first order waits until it is known that no state is to be loaded
-        self.state = self.iterator.state_dict()
-
-    def _order(self) -> None:
-        self.state = self.iterator.state_dict()
-        self.is_ahead = True
-        self.orders.put(True)
-
-    def _drop(self) -> None:
-        """Let the open order come to its end."""
-        if self.is_ahead:
-            self.is_ahead = False
-            self.answers.get()
-
-    def take(self) -> DataBatch | BaseException:
-        """The next batch; the one after it is ordered."""
-        if not self.is_ahead:
-            self._order()
-        answer = self.answers.get()
-        if isinstance(answer, BaseException):
-            self.answers.put(answer)  # the epoch stays over until a reset
-        else:
-            self._order()
-        return answer
-
-    def reset(self) -> None:
-        """Begin the next epoch."""
-        self._drop()
-        try:
-            self.iterator.reset()
-        finally:
-            self._order()
-
-    def load_state(self, state: dict[str, Any], is_ahead: bool) -> None:
-        """Go where `state` was taken; the batch that is ready is thrown away."""
-        self._drop()
-        self.iterator.load_state_dict(state)
-        self.state = state
-        if is_ahead:
-            self._order()
-
-    def wait(self) -> None:
-        """Until the open order is answered."""
-        if self.is_ahead:
-            self.answers.put(self.answers.get())
-
-
-def _fetch(iterator: DataIter, orders: Any, answers: Any) -> None:
-    while orders.get():
-        try:
-            answers.put(iterator.next())
-        except BaseException as error:
-            answers.put(error)
-
-
-def _end(fetchers: list[_Fetcher]) -> None:
-    for fetcher in fetchers:
-        fetcher.orders.put(False)
-    for fetcher in fetchers:
-        if fetcher.thread is not threading.current_thread():
-            fetcher.thread.join(5)
-
-
 class PrefetchingIter(_OfBatches):
     """Other iterators, whose next batches threads prepare while this one's is in use.
 
@@ -243,8 +162,8 @@ class PrefetchingIter(_OfBatches):
         self.n_iter = len(self.iters)
         self.rename_data, self.rename_label = rename_data, rename_label
         super().__init__(self.provide_data[0].shape[0])
-        self._fetchers = [_Fetcher(iterator) for iterator in self.iters]
-        self._ender = weakref.finalize(self, _end, self._fetchers)
+        self._fetchers = [Fetcher(iterator) for iterator in self.iters]
+        self._ender = weakref.finalize(self, end_all, self._fetchers)
 
     @property
     def provide_data(self) -> list[DataDesc]:
