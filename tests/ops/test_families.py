@@ -56,7 +56,9 @@ def test_case_is_that_of_mxnet(name: str, case_name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "case_name"), CASES)
-def test_case_gives_the_same_bits_on_a_stand_in_gpu(name: str, case_name: str, without_numba: None) -> None:
+def test_case_gives_the_same_bits_on_a_stand_in_gpu(
+    name: str, case_name: str, without_numba: None, without_onednn: None
+) -> None:
     case = TABLES[name][case_name]
     wanted = family.run(mx, case_name, case)
     with mx.name.NameManager(), stand_in_gpus(1):
