@@ -7,6 +7,7 @@ from dmod.io.csv_iter import CSVIter
 from dmod.io.libsvm_iter import LibSVMIter
 from dmod.io.mnist_iter import MNISTIter
 from dmod.io.ndarray_iter import NDArrayIter
+from dmod.io.worker_split import WorkerSplit, worker_split
 from dmod.io.wrapping import MXDataIter, PrefetchingIter, ResizeIter
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "NDArrayIter",
     "PrefetchingIter",
     "ResizeIter",
+    "WorkerSplit",
+    "worker_split",
 ]
