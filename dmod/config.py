@@ -58,7 +58,9 @@ class Settings:
     onednn : str
         ``DMOD_ONEDNN``: the file of the oneDNN library; '' searches for one, '0' does without.
     num_threads : int or None
-        ``DMOD_NUM_THREADS``: threads per device; None leaves the libraries' own settings.
+        ``DMOD_NUM_THREADS``: threads per device, for all that computes with several: BLAS and oneDNN. Unset,
+        the workers of a job on one host (its root is a loopback address) share the processors evenly, unless
+        ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS`` are set; None leaves the libraries' own settings.
     passes : str
         ``DMOD_PASSES``: which passes of the plan compiler run, such as 'all', 'none', '-fuse_elementwise'.
     """
@@ -175,6 +177,23 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
         numba=read.flag(("DMOD_NUMBA",), True),
         onednn=read.text("DMOD_ONEDNN"),
-        num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1),
+        num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1) or _share_of_processors(read, role),
         passes=read.text("DMOD_PASSES", "all") or "all",
     )
+
+
+def _share_of_processors(read: _Reader, role: str) -> int | None:
+    """How many threads each of several workers on this host gets; None where there is only one, or who knows.
+
+    Threads that wait for others spin: with more of them than processors a step takes many times as long.
+    """
+    num_workers = read.integer("DMLC_NUM_WORKER", 1, 1)
+    root = read.text("DMLC_PS_ROOT_URI")
+    is_local = root == "localhost" or root.startswith("127.") or root == "::1"
+    if role != "worker" or num_workers == 1 or not is_local:
+        return None
+    if read.text("OMP_NUM_THREADS") or read.text("OPENBLAS_NUM_THREADS"):
+        return None
+    has_affinity = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, processors // num_workers)
