@@ -7,6 +7,7 @@ bool, int, float, str, bytes, lists and dicts of such, and numpy arrays; nothing
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ class Replayed(DataIter):
         super().__init__(getattr(iterator, "batch_size", 0))
         self.iterator = iterator
         self._batches = [0]
+        self._ended = [False]
         self._random = [random_state()]
 
     def __getattr__(self, name: str) -> Any:
@@ -120,11 +122,16 @@ class Replayed(DataIter):
         """Begin the next epoch."""
         self._random.append(random_state())
         self._batches.append(0)
+        self._ended.append(False)
         self.iterator.reset()
 
     def next(self) -> DataBatch:
         """The next batch; see `DataIter.next`."""
-        batch: DataBatch = self.iterator.next() if hasattr(self.iterator, "next") else next(self.iterator)
+        try:
+            batch: DataBatch = self.iterator.next() if hasattr(self.iterator, "next") else next(self.iterator)
+        except StopIteration:
+            self._ended[-1] = True  # it may leave something behind, such as what rolls over
+            raise
         self._batches[-1] += 1
         return batch
 
@@ -132,6 +139,7 @@ class Replayed(DataIter):
         """Move to the next batch; false if the epoch is over."""
         found = bool(self.iterator.iter_next())
         self._batches[-1] += found
+        self._ended[-1] |= not found
         return found
 
     def getdata(self) -> Any:
@@ -152,7 +160,12 @@ class Replayed(DataIter):
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn in each epoch, and the global generators then and now."""
-        return {"batches": list(self._batches), "random": list(self._random), "now": random_state()}
+        return {
+            "batches": list(self._batches),
+            "ended": list(self._ended),
+            "random": list(self._random),
+            "now": random_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Draw as many batches as the state says.
@@ -175,12 +188,14 @@ class Replayed(DataIter):
                 sum(state["batches"]),
             )
         self._random = []
-        for epoch, (count, generators) in enumerate(zip(state["batches"], state["random"], strict=True)):
+        epochs = zip(state["batches"], state["ended"], state["random"], strict=True)
+        for epoch, (count, ended, generators) in enumerate(epochs):
             set_random_state(generators)
             self._random.append(generators)
             if epoch:
                 self.iterator.reset()
                 self._batches.append(0)
+                self._ended.append(False)
             for number in range(count):
                 try:
                     self.next()
@@ -189,6 +204,9 @@ class Replayed(DataIter):
                         f"load_state_dict: epoch {epoch} of {self._name()} has {number} batches, the state "
                         f"was taken after {count}; is it made from the same data?"
                     ) from None
+            if ended:
+                with suppress(StopIteration):
+                    self.next()
         set_random_state(state["now"])
 
     def _name(self) -> str:
