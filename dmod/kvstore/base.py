@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument, KVStoreError
 from dmod.config import settings
+from dmod.context import num_gpus
 from dmod.device import to_host
 from dmod.kvstore.messages import Key
 from dmod.ndarray.flat import FlatLayout
@@ -30,9 +31,10 @@ Pairs: TypeAlias = list[tuple[Key, list[NDArray]]]
 """Keys, each with its arrays: one per device."""
 
 _LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu")
-_DEVICE = ("device", "local_allreduce_device")
-_DIST = ("dist", "dist_sync", "dist_device", "dist_device_sync", "dist_sync_device")
-_LATER = ("dist_async", "dist_device_async", "dist_async_device", "nccl", "p3store_dist")
+_DEVICE = ("device", "local_allreduce_device", "nccl")
+_SYNC = ("dist", "dist_sync", "dist_device", "dist_device_sync", "dist_sync_device")
+_ASYNC = ("dist_async", "dist_device_async", "dist_async_device")
+_ALL = (*_LOCAL, *_DEVICE, *_SYNC, *_ASYNC)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ class KVStoreType:
         Shared between worker processes, through servers; else within this process.
     on_device : bool
         Sums over this process's devices are taken on the devices.
+    asynchronous : bool
+        Each worker's push is applied when it arrives, and nobody waits for the others.
     """
 
     name: str
     distributed: bool
     on_device: bool
+    asynchronous: bool = False
 
     @classmethod
     def parse(cls, name: str) -> KVStoreType:
@@ -60,7 +65,7 @@ class KVStoreType:
         Raises
         ------
         InvalidArgument
-            There is no such kind, or none yet.
+            There is no such kind.
 
         Examples
         --------
@@ -72,13 +77,11 @@ class KVStoreType:
                 f"kvstore.create({name!r}): expected a name such as 'local', got {type(name).__name__}"
             )
         lower = name.strip().lower()
-        if lower in _LATER:
-            raise InvalidArgument(f"kvstore.create({name!r}): this kind of store comes in a later version")
-        if lower not in (*_LOCAL, *_DEVICE, *_DIST):
-            hint = nearest(lower, (*_LOCAL, *_DEVICE, *_DIST))
-            hint = hint or "; known: 'local', 'device', 'dist_sync', 'dist_device_sync'"
+        if lower not in _ALL:
+            hint = nearest(lower, _ALL) or "; known: 'local', 'device', 'nccl', 'dist_sync', 'dist_async'"
             raise InvalidArgument(f"kvstore.create({name!r}): unknown kind of store{hint}")
-        return cls(lower, lower in _DIST, "device" in lower)
+        on_device = "device" in lower or lower == "nccl"
+        return cls(lower, lower in (*_SYNC, *_ASYNC), on_device, lower in _ASYNC)
 
 
 class KVStoreBase:
@@ -163,6 +166,11 @@ class KVStore(KVStoreBase):
     def type(self) -> str:
         """The name of the kind of store, such as 'dist_sync'."""
         return self._kind.name
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether each worker's push is applied when it arrives: 'dist_async' and its kin."""
+        return self._kind.asynchronous
 
     @property
     def rank(self) -> int:
@@ -290,8 +298,26 @@ class KVStore(KVStoreBase):
             _take_rows(f"row_sparse_pull({key!r})", o, whole, rows)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
-        """Not there yet."""
-        raise KVStoreError("set_gradient_compression: compressed gradients come in a later version")
+        """From now on send gradients in fewer bytes.
+
+        Parameters
+        ----------
+        compression_params : dict
+            ``{'type': '2bit', 'threshold': 0.5}``: each element becomes threshold, -threshold or 0, and
+            what that leaves out is added to the next push: 1/16 of the bytes. ``{'type': 'bf16'}`` or
+            ``{'type': 'fp16'}``: rounded to 16 bits: 1/2 of the bytes. With 'dist' the way from worker to
+            server is compressed, with 'device' what each device contributes; values that come back are
+            exact.
+
+        Raises
+        ------
+        InvalidArgument
+            There is no such compression, or not in this kind of store.
+        """
+        raise InvalidArgument(
+            f"set_gradient_compression: a {self.type!r} store moves nothing that could be compressed; "
+            "'device' and 'dist_sync' do"
+        )
 
     # ---- flat buffers
 
@@ -328,7 +354,9 @@ class KVStore(KVStoreBase):
         """
         raise NotImplementedError
 
-    def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+    def pushpull_flat(
+        self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray], *, exact: bool = False
+    ) -> None:
         """Sum gradients over all devices of all workers; write the new weights, or the sum, into `outs`.
 
         Parameters
@@ -339,6 +367,8 @@ class KVStore(KVStoreBase):
         outs : sequence of ndarray
             With mode 'update' and an optimizer: the weights, which are replaced by the updated ones.
             Otherwise they get the sum.
+        exact : bool
+            Never compress: these are no gradients.
 
         Raises
         ------
@@ -371,11 +401,27 @@ class KVStore(KVStoreBase):
         """MXNet's name of `set_updater`."""
         self.set_updater(updater)
 
-    def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
-        """The optimizer's states: of all servers, with 'dist'. Each worker may ask for itself."""
+    def get_optimizer_states(
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+    ) -> OptimizerStates:
+        """The optimizer's states: of all servers, with 'dist'. Each worker may ask for itself.
+
+        Parameters
+        ----------
+        dump_optimizer : bool
+            Whether the optimizer's parameters are wanted too.
+        names : sequence of str, optional
+            Of these flat buffers only; default: of everything in the store.
+
+        Raises
+        ------
+        KVStoreError
+            Two flat buffers number their arrays alike, so that their states cannot be told apart: `names`
+            is missing.
+        """
         raise NotImplementedError
 
-    def set_optimizer_states(self, states: OptimizerStates) -> None:
+    def set_optimizer_states(self, states: OptimizerStates, names: Sequence[str] | None = None) -> None:
         """Take over states of `get_optimizer_states`. With 'dist', called by all workers alike."""
         raise NotImplementedError
 
@@ -402,7 +448,15 @@ class KVStore(KVStoreBase):
         )
 
     def get_num_dead_node(self, node_id: int, timeout: float = 60) -> int:
-        """How many processes are lost: none, since the loss of one ends the job with an error."""
+        """How many processes are known to be lost.
+
+        Parameters
+        ----------
+        node_id : int
+            Which ones count, as a sum: 1 the scheduler, 2 servers, 4 workers.
+        timeout : float
+            Without effect: a silent process is lost after ``DMOD_TIMEOUT_S``, and all others end.
+        """
         return 0
 
     def close(self) -> None:
@@ -467,6 +521,47 @@ def _take_rows(call: str, out: Any, whole: NDArray, rows: Any) -> None:
     out._set(to_host(whole._data)[wanted], [wanted])
 
 
+def check_new_flat(
+    name: str, mode: str, known: Container[Any], layout: FlatLayout, weights: Sequence[np.ndarray]
+) -> None:
+    """Raise `InvalidArgument` for what `init_flat` cannot register."""
+    if mode not in ("update", "sum"):
+        raise InvalidArgument(f"init_flat({name!r}): mode {mode!r}, expected 'update' or 'sum'")
+    if name in known:
+        raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
+    check_buffers(f"init_flat({name!r})", weights, layout)
+
+
+def check_buffers(
+    call: str, buffers: Sequence[np.ndarray], layout: FlatLayout, count: int | None = None
+) -> None:
+    """Raise `InvalidArgument` unless these are `count` flat buffers of `layout`."""
+    if len(buffers) != count if count is not None else not buffers:
+        raise InvalidArgument(f"{call}: {len(buffers)} buffers, expected {count or 'one or more'}")
+    for buffer in buffers:
+        if buffer.shape != (layout.size,) or buffer.dtype != layout.dtype:
+            raise InvalidArgument(
+                f"{call}: buffer {buffer.shape} {buffer.dtype}, "
+                f"the layout has ({layout.size},) {layout.dtype}"
+            )
+
+
+def add_states(states: OptimizerStates, entries: dict[int | str, Any], name: str) -> None:
+    """Add the states of one flat buffer, whose numbers must be its own.
+
+    Raises
+    ------
+    KVStoreError
+        They are those of another one too.
+    """
+    if both := states.entries.keys() & entries.keys():
+        raise KVStoreError(
+            f"get_optimizer_states: {name!r} and another flat buffer both have an array number "
+            f"{min(both, key=str)}: several modules share this store; save the states through each module"
+        )
+    states.entries.update(entries)
+
+
 def check_value(call: str, array: NDArray | np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
     """Raise `InvalidArgument` if a pushed array does not fit its key."""
     if array.shape != shape:
@@ -497,8 +592,9 @@ def create(name: str = "local") -> KVStore:
     Parameters
     ----------
     name : str
-        'local' or 'device': between the devices of this process.
-        'dist_sync' or 'dist_device_sync': between worker processes, through servers; the processes find
+        'local', 'device' or 'nccl': between the devices of this process; 'nccl' needs GPUs.
+        'dist_sync', 'dist_device_sync', 'dist_async': between worker processes, through servers. With
+        'dist_async' a push updates the values when it arrives, and nobody waits. The processes find
         each other by the variables ``DMLC_*``, which `dmod-launch` sets. In a process whose
         ``DMLC_ROLE`` is 'server' or 'scheduler' this call serves until the job is over, and then ends
         the process. A worker has one such store: asking again gives the same one.
@@ -513,6 +609,11 @@ def create(name: str = "local") -> KVStore:
     if isinstance(name, str) and name.lower() in KVStoreBase.kv_registry:
         return KVStoreBase.kv_registry[name.lower()]()  # type: ignore[return-value]
     kind = KVStoreType.parse(name)
+    if kind.name == "nccl" and not num_gpus():
+        raise InvalidArgument(
+            "kvstore.create('nccl'): sums between GPUs, and there is none that can be used here; 'device' "
+            "sums on whatever devices there are"
+        )
     if not kind.distributed:
         from dmod.kvstore.local import LocalStore
 

@@ -12,11 +12,21 @@ import numpy as np
 from dmod.base import ClusterError, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
 from dmod.config import settings
 from dmod.device import copy, to_host
-from dmod.kvstore.base import KVStore, KVStoreType, Pairs, check_out, check_value
+from dmod.kvstore.base import (
+    KVStore,
+    KVStoreType,
+    Pairs,
+    add_states,
+    check_buffers,
+    check_new_flat,
+    check_out,
+    check_value,
+)
 from dmod.kvstore.client import Client
 from dmod.kvstore.client_state import PieceStates
-from dmod.kvstore.local import check_buffers, check_optimizer
-from dmod.kvstore.messages import MODES, Key
+from dmod.kvstore.compression import Compression, Compressor
+from dmod.kvstore.local import check_optimizer
+from dmod.kvstore.messages import Key
 from dmod.kvstore.reduce import DeviceSum
 from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import NDArray
@@ -66,6 +76,7 @@ class DistStore(KVStore):
         self._flats: set[Key] = set()
         self._config: dict[str, Any] | None = None
         self._said_unequal = False
+        self._compressor: Compressor | None = None
         self._client = _join(kind) if client is None else client
         if client is None:
             DistStore._open = self
@@ -111,7 +122,8 @@ class DistStore(KVStore):
             self._entries[key] = _Entry(layout, value.shape)
             flat: np.ndarray = np.zeros(layout.size, value.dtype)
             flat[: value.size] = to_host(value._data).reshape(-1)
-            begun.append(self._client.begin(self._client.state.init, key, layout, flat))
+            mode = "async" if self.asynchronous else "update"
+            begun.append(self._client.begin(self._client.state.init, key, layout, flat, mode=mode))
         self._client.wait(begun)
 
     def _entry(self, call: str, key: Key) -> _Entry:
@@ -142,7 +154,8 @@ class DistStore(KVStore):
 
     def _push(self, pairs: Pairs, priority: int) -> None:
         client = self._client
-        client.call(client.state.push, self._contributions("push", pairs), priority=priority)
+        contributions = self._contributions("push", pairs)
+        client.call(client.state.push, contributions, priority=priority, compressor=self._compressor)
 
     def _destinations(self, call: str, pairs: Pairs) -> list[tuple[Key, list[np.ndarray]]]:
         for key, outs in pairs:
@@ -172,8 +185,11 @@ class DistStore(KVStore):
         client, arrived = self._client, self._destinations("pushpull", outs)
         contributions = self._contributions("pushpull", values)
         exchange = [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
-        client.call(client.state.pushpull, exchange, priority=priority)
+        client.call(client.state.pushpull, exchange, priority=priority, compressor=self._compressor)
         self._deliver(outs, arrived)
+
+    def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
+        self._compressor = Compressor(Compression.parse(compression_params))
 
     # ---- flat buffers
 
@@ -186,14 +202,11 @@ class DistStore(KVStore):
         digest: str = "",
         mode: str = "update",
     ) -> None:
-        if mode not in MODES:
-            raise InvalidArgument(f"init_flat({name!r}): mode {mode!r}, expected one of {', '.join(MODES)}")
-        if name in self._entries:
-            raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
-        check_buffers(f"init_flat({name!r})", weights, layout)
+        check_new_flat(name, mode, self._entries, layout, weights)
         client = self._client
         values = to_host(weights[0]) if mode == "update" else None
-        client.call(client.state.init, name, layout, values, mode=mode, digest=digest)
+        kind = "async" if self.asynchronous and mode == "update" else mode
+        client.call(client.state.init, name, layout, values, mode=kind, digest=digest)
         self._entries[name] = _Entry(layout, (layout.size,), mode)
         self._flats.add(name)
         if mode == "update":
@@ -202,22 +215,26 @@ class DistStore(KVStore):
             for weight in weights:
                 copy(weight, arrived)
 
-    def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+    def pushpull_flat(
+        self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray], *, exact: bool = False
+    ) -> None:
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
         check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
         total = entry.total(grads)
-        client = self._client
+        client, compressor = self._client, None if exact else self._compressor
         if isinstance(total, np.ndarray) and all(isinstance(out, np.ndarray) for out in outs):
-            client.call(client.state.pushpull, [(name, total, outs)])
+            client.call(client.state.pushpull, [(name, total, outs)], compressor=compressor)
             return
         arrived: np.ndarray = np.empty(entry.layout.size, entry.layout.dtype)
-        client.call(client.state.pushpull, [(name, to_host(total), [arrived])])
+        client.call(client.state.pushpull, [(name, to_host(total), [arrived])], compressor=compressor)
         for out in outs:
             copy(out, arrived)
 
     def end_epoch(self) -> tuple[int, ...]:
+        if self.asynchronous:
+            return ()  # nobody waits for anybody
         rounds: tuple[int, ...] = tuple(self._client.call(self._client.state.end_epoch))
         if len(set(rounds)) > 1 and not self._said_unequal:
             self._said_unequal = True  # once, not every epoch
@@ -260,9 +277,11 @@ class DistStore(KVStore):
             "optimizer to them"
         )
 
-    def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
+    def get_optimizer_states(
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+    ) -> OptimizerStates:
         states = OptimizerStates(self._config if dump_optimizer else None)
-        for key, pieces in self._piece_states("get_optimizer_states").items():
+        for key, pieces in self._piece_states("get_optimizer_states", names).items():
             layout = self._entries[key].layout
             whole = [np.zeros(layout.size, a.dtype) for a in pieces[0].arrays]
             for piece in pieces:
@@ -270,17 +289,17 @@ class DistStore(KVStore):
                     out[piece.start : piece.stop] = array
             entries = split_flat(layout.segments, whole, max(piece.count for piece in pieces))
             if key in self._flats:
-                states.entries.update(entries)
+                add_states(states, entries, str(key))
             else:
                 states.entries[key] = entries[layout.segments[0].index]
         return states
 
-    def set_optimizer_states(self, states: OptimizerStates) -> None:
+    def set_optimizer_states(self, states: OptimizerStates, names: Sequence[str] | None = None) -> None:
         if states.config is not None:
             from_config(states.config)  # complain here, rather than on the servers
             self._set_config(states.config)
         fresh: list[PieceStates] = []
-        for key, pieces in self._piece_states("set_optimizer_states").items():
+        for key, pieces in self._piece_states("set_optimizer_states", names).items():
             layout, dtypes = self._entries[key].layout, [a.dtype for a in pieces[0].arrays]
             entries = states.entries
             if key not in self._flats and key in entries:
@@ -294,10 +313,14 @@ class DistStore(KVStore):
             self._client.call(self._client.state.set_states, fresh)
         self.barrier()
 
-    def _piece_states(self, call: str) -> dict[Key, list[PieceStates]]:
+    def _piece_states(self, call: str, names: Sequence[str] | None) -> dict[Key, list[PieceStates]]:
         if self._config is None:
             raise NotReadyError(f"{call}: no optimizer on the servers: set_optimizer() comes first")
-        keys = [key for key, entry in self._entries.items() if entry.mode == "update"]
+        keys = [
+            key
+            for key, entry in self._entries.items()
+            if entry.mode == "update" and (names is None or key in names)
+        ]
         pieces: dict[Key, list[PieceStates]] = {key: [] for key in keys}
         for piece in self._client.call(self._client.state.get_states, keys):
             pieces[piece.key].append(piece)

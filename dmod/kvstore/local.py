@@ -10,8 +10,18 @@ import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError, UnknownKeyError
 from dmod.device import Backend, backend_of, copy, to_host
-from dmod.kvstore.base import KVStore, KVStoreType, Pairs, check_out, check_value
-from dmod.kvstore.messages import MODES, Key
+from dmod.kvstore.base import (
+    KVStore,
+    KVStoreType,
+    Pairs,
+    add_states,
+    check_buffers,
+    check_new_flat,
+    check_out,
+    check_value,
+)
+from dmod.kvstore.compression import Compression, Compressor
+from dmod.kvstore.messages import Key
 from dmod.kvstore.reduce import DeviceSum
 from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import NDArray
@@ -48,6 +58,7 @@ class LocalStore(KVStore):
         self._flats: dict[str, _Flat] = {}
         self._optimizer: Optimizer | None = None
         self._updater: UpdaterFunction | None = None
+        self._compressor: Compressor | None = None
 
     # ---- arrays by key
 
@@ -69,6 +80,8 @@ class LocalStore(KVStore):
             stored = self._stored(call, key)
             for value in values:
                 check_value(f"{call}({key!r})", value, stored.shape, stored.dtype)
+            if self._compressor is not None:
+                self._compressor.compression.check(f"{call}({key!r})", key, stored.dtype)
         for key, values in pairs:
             stored, merged = self._values[key], self._merged(key, values)
             if self._updater is not None:
@@ -78,13 +91,32 @@ class LocalStore(KVStore):
 
     def _merged(self, key: Key, values: list[NDArray]) -> NDArray:
         first = values[0]
+        if self._compressor is not None:
+            arrays = self._compressed(self._compressor, key, [v._data.reshape(-1) for v in values])
+            values = [NDArray(a.reshape(v.shape), v.context) for a, v in zip(arrays, values, strict=True)]
         if len(values) == 1:
-            return first
+            return values[0]
         total = self._sums.get((key, len(values)))
         if total is None:
             total = self._sums[key, len(values)] = DeviceSum(len(values), first.size, first.dtype)
         merged = total([v._data.reshape(-1) for v in values]).reshape(first.shape)
         return NDArray(merged.astype(first.dtype, copy=False), self._values[key].context)
+
+    @staticmethod
+    def _compressed(compressor: Compressor, key: Key, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What is left of each device's contribution, where that device is."""
+        left: list[np.ndarray] = []
+        for device, array in enumerate(arrays):
+            values = compressor.rounded((key, device), np.ascontiguousarray(to_host(array)))
+            there = backend_of(array).empty(values.shape, values.dtype)
+            copy(there, values)
+            left.append(there)
+        return left
+
+    def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
+        if not self._kind.on_device:
+            super().set_gradient_compression(compression_params)
+        self._compressor = Compressor(Compression.parse(compression_params))
 
     def _pull(self, pairs: Pairs, priority: int, call: str = "pull") -> None:
         for key, outs in pairs:
@@ -110,11 +142,7 @@ class LocalStore(KVStore):
         digest: str = "",
         mode: str = "update",
     ) -> None:
-        if mode not in MODES:
-            raise InvalidArgument(f"init_flat({name!r}): mode {mode!r}, expected one of {', '.join(MODES)}")
-        if name in self._flats:
-            raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
-        check_buffers(f"init_flat({name!r})", weights, layout)
+        check_new_flat(name, mode, self._flats, layout, weights)
         total = DeviceSum(len(weights), layout.size, layout.dtype)
         flat = _Flat(layout, mode, total, backend_of(weights[0]))
         self._flats[name] = flat
@@ -123,11 +151,16 @@ class LocalStore(KVStore):
             for weight in weights[1:]:
                 copy(weight, weights[0])
 
-    def pushpull_flat(self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+    def pushpull_flat(
+        self, name: str, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray], *, exact: bool = False
+    ) -> None:
         flat = self._flats.get(name)
         if flat is None:
             raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
         check_buffers(f"pushpull_flat({name!r})", grads, flat.layout, len(flat.total))
+        if self._compressor is not None and not exact:
+            self._compressor.compression.check(f"pushpull_flat({name!r})", name, flat.layout.dtype)
+            grads = self._compressed(self._compressor, name, grads)
         total = flat.total(grads)
         if flat.mode == "update" and self._updater is not None:
             self._update_flat(flat, outs[0], total)
@@ -168,14 +201,16 @@ class LocalStore(KVStore):
                 self._optimizer, layout.segments, layout.size, layout.dtype, flat.device
             )
 
-    def get_optimizer_states(self, dump_optimizer: bool = False) -> OptimizerStates:
+    def get_optimizer_states(
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+    ) -> OptimizerStates:
         updater = self._own_updater("get_optimizer_states")
-        states = updater.to_states()
-        for flat in self._flats.values():
-            if flat.updater is not None:
+        states = updater.to_states() if names is None else OptimizerStates(None)
+        for name, flat in self._flats.items():
+            if flat.updater is not None and (names is None or name in names):
                 arrays = [to_host(a) for a in flat.updater.get_states()]
                 entries = split_flat(flat.layout.segments, arrays, flat.updater.count)
-                states.entries.update(entries)
+                add_states(states, entries, name)
         if dump_optimizer:
             try:
                 states.config = updater.optimizer.to_config()
@@ -183,16 +218,21 @@ class LocalStore(KVStore):
                 states.config = None  # the states are of use without it
         return states
 
-    def set_optimizer_states(self, states: OptimizerStates) -> None:
+    def set_optimizer_states(self, states: OptimizerStates, names: Sequence[str] | None = None) -> None:
         updater = self._own_updater("set_optimizer_states")
-        flat_updaters = [(f, f.updater) for f in self._flats.values() if f.updater is not None]
+        flat_updaters = [
+            (flat, flat.updater)
+            for name, flat in self._flats.items()
+            if flat.updater is not None and (names is None or name in names)
+        ]
         loaded = [
             (u, join_flat(f.layout.segments, f.layout.size, u.state_dtypes, states.entries))
             for f, u in flat_updaters
         ]
         inside = {s.index for f, _ in flat_updaters for s in f.layout.segments}
-        outside = {index: entry for index, entry in states.entries.items() if index not in inside}
-        updater.from_states(OptimizerStates(states.config, outside))
+        if names is None:
+            outside = {index: entry for index, entry in states.entries.items() if index not in inside}
+            updater.from_states(OptimizerStates(states.config, outside))
         for flat_updater, (arrays, count) in loaded:
             flat_updater.optimizer = self._optimizer = updater.optimizer
             flat_updater.set_states(arrays, count)
@@ -210,17 +250,3 @@ def check_optimizer(optimizer: Any) -> None:
             f"set_optimizer: expected an Optimizer, such as optimizer.create('sgd'), "
             f"got {type(optimizer).__name__}"
         )
-
-
-def check_buffers(
-    call: str, buffers: Sequence[np.ndarray], layout: FlatLayout, count: int | None = None
-) -> None:
-    """Raise `InvalidArgument` unless these are `count` flat buffers of `layout`."""
-    if len(buffers) != count if count is not None else not buffers:
-        raise InvalidArgument(f"{call}: {len(buffers)} buffers, expected {count or 'one or more'}")
-    for buffer in buffers:
-        if buffer.shape != (layout.size,) or buffer.dtype != layout.dtype:
-            raise InvalidArgument(
-                f"{call}: buffer {buffer.shape} {buffer.dtype}, "
-                f"the layout has ({layout.size},) {layout.dtype}"
-            )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dmod.base import InvalidArgument
 from dmod.device import backend, to_host
 from dmod.kvstore.base import KVStore
 from dmod.ndarray import NDArray
@@ -166,18 +167,23 @@ class _WithStore:
         given = [backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in group.contexts]
         if self.store.rank == 0:
             given[0] = group.values[0].copy()
-        self.store.pushpull_flat(name, given, group.values)
+        self.store.pushpull_flat(name, given, group.values, exact=True)
 
     def _groups(self) -> Iterator[tuple[str, FlatGroup]]:
         return zip(self._names, self.params.groups, strict=True)
 
     def end_epoch(self) -> None:
-        """End the epoch with all workers; then set the auxiliary states to their mean over all slots."""
+        """End the epoch with all workers; then set the auxiliary states to their mean over all slots.
+
+        Not where workers do not wait for each other: there each keeps its own.
+        """
+        if self.store.asynchronous:
+            return
         self.store.end_epoch()
         slots = self.store.num_slots(len(self.params.contexts))
         for name, group in zip(self._aux_names, self.params.aux_groups, strict=True):
             if slots > 1:
-                self.store.pushpull_flat(name, group.values, group.values)
+                self.store.pushpull_flat(name, group.values, group.values, exact=True)
                 for array in group.values:
                     divide(array, slots, out=array)
 
@@ -209,11 +215,11 @@ class StoreUpdate(_WithStore):
 
     def get_states(self) -> OptimizerStates:
         """See `UpdateStrategy`."""
-        return self.store.get_optimizer_states()
+        return self.store.get_optimizer_states(names=self._names)
 
     def set_states(self, states: OptimizerStates) -> None:
         """See `UpdateStrategy`."""
-        self.store.set_optimizer_states(states)
+        self.store.set_optimizer_states(states, names=self._names)
 
 
 class SummedUpdate(_WithStore):
@@ -262,6 +268,11 @@ def choose_strategy(
     """
     if store is None:
         return LocalUpdate(optimizer, params)
+    if store.asynchronous and not update_on_kvstore:
+        raise InvalidArgument(
+            f"init_optimizer: in a {store.type!r} store the servers run the optimizer; "
+            "DMOD_UPDATE_ON_KVSTORE=0 goes with 'dist_sync'"
+        )
     if update_on_kvstore and supports_flat(optimizer):
         try:
             store.set_optimizer(optimizer)
@@ -269,4 +280,9 @@ def choose_strategy(
             _log.info("The optimizer runs in the workers: %s", error)
         else:
             return StoreUpdate(store, params, digest)
+    if store.asynchronous:
+        raise InvalidArgument(
+            f"init_optimizer: in a {store.type!r} store the servers run the optimizer, and they cannot run "
+            f"{type(optimizer).__name__}; use 'dist_sync', or an optimizer that works element by element"
+        )
     return SummedUpdate(store, params, optimizer, digest)

@@ -20,8 +20,8 @@ from dmod.ndarray.ndarray import NDArray, array, ones, zeros
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dist_async", "comes in a later version"),
-        ("nccl", "comes in a later version"),
+        ("nccl", "there is none that can be used here"),
+        ("p3store", "unknown kind of store"),
         ("dist_snyc", "did you mean 'dist_sync'"),
         ("localhost", "did you mean 'local'"),
         ("zzz", "known: 'local'"),
@@ -36,6 +36,8 @@ def test_a_kind_of_store_that_is_not_there_is_refused_by_name(name: Any, message
 def test_names_are_parsed_whole_and_regardless_of_case() -> None:
     assert create("Local_Allreduce_CPU").type == "local_allreduce_cpu"
     assert KVStoreType.parse("dist_device_sync") == KVStoreType("dist_device_sync", True, True)
+    assert KVStoreType.parse("dist_async_device") == KVStoreType("dist_async_device", True, True, True)
+    assert not KVStoreType.parse("dist").asynchronous
     assert KVStoreType.parse("local_allreduce_device").on_device
 
 
@@ -96,8 +98,24 @@ def test_misuse_names_key_and_remedy() -> None:
         kv.save_optimizer_states("unused.states")
     with pytest.raises(InvalidArgument, match="expected an Optimizer"):
         kv.set_optimizer("sgd")  # type: ignore[arg-type]
-    with pytest.raises(KVStoreError, match="later version"):
+    with pytest.raises(InvalidArgument, match="'local' store moves nothing that could be compressed"):
         kv.set_gradient_compression({"type": "2bit"})
+
+
+def test_optimizer_states_of_modules_that_share_a_store_are_told_apart() -> None:
+    kv = create("local")
+    kv.set_optimizer(opt.create("sgd", learning_rate=1.0, momentum=0.5))
+    layout = FlatLayout.plan([(0, "weight", (2,))], "float32")
+    for name, grad in (("one", 1.0), ("other", 2.0)):
+        weights = layout.allocate()
+        kv.init_flat(name, layout, [weights])
+        kv.pushpull_flat(name, [np.full(layout.size, grad, np.float32)], [weights])
+    one, other = kv.get_optimizer_states(names=["one"]), kv.get_optimizer_states(names=["other"])
+    assert one.entries[0].arrays[0].tolist() == [-1, -1] and other.entries[0].arrays[0].tolist() == [-2, -2]
+    with pytest.raises(KVStoreError, match="save the states through each module"):
+        kv.get_optimizer_states()
+    kv.set_optimizer_states(one, names=["other"])
+    assert kv.get_optimizer_states(names=["other"]).entries[0].arrays[0].tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])

@@ -128,9 +128,27 @@ def test_prepare_takes_a_sparse_row_id_fn():
         mod.prepare(data().next(), sparse_row_id_fn=lambda batch: {})
 
 
-def test_compression_is_refused_by_name():
-    with pytest.raises(InvalidArgument, match="compression_params is not supported yet"):
-        mx.mod.Module(placed(), compression_params={"type": "2bit", "threshold": 0.5})
+def test_compression_between_devices_leaves_what_mxnet_leaves():
+    net = mx.sym.MakeLoss(
+        mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, no_bias=True, name="fc")
+    )
+    mod = mx.mod.Module(
+        net,
+        label_names=None,
+        context=[mx.cpu(0), mx.cpu(1)],
+        compression_params={"type": "2bit", "threshold": 0.5},
+    )
+    mod.bind([("data", (2, 3))])
+    mod.init_params(mx.init.Zero())
+    with pytest.raises(InvalidArgument, match="'local' store moves nothing"):
+        mod.init_optimizer("local")
+    mod.init_optimizer("device", optimizer_params={"learning_rate": 1.0, "rescale_grad": 1.0})
+    batch = mx.io.DataBatch([mx.nd.array([[0.3, 0.6, -2.0], [0.3, 0.2, 0.0]])])
+    for _ in range(2):
+        mod.forward_backward(batch)
+        mod.update()
+    # each device keeps what is below the threshold for later
+    np.testing.assert_array_equal(mod.get_params()[0]["fc_weight"].asnumpy(), [[-1.0, -1.0, 1.0]])
 
 
 def test_states_of_all_devices_or_joined():

@@ -1,0 +1,86 @@
+"""What the workers of test_store_api.py run: ``store_api.py NAME DIRECTORY``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dmod as mx
+from dmod.base import InvalidArgument
+from tests.cluster.modules import BATCH, CLASSES, FEATURES, network
+
+# MXNet 1.9.1, dist_sync, 2 workers, {'type': '2bit', 'threshold': 0.5}: three pushes of two devices each.
+GRAD = np.float32([0.1, 0.5, -0.5, 0.6, -0.7, 0.3, 2.0])
+SUMS = [
+    [0.0, 1.0, -1.0, 1.0, -1.0, 0.5, 1.0],
+    [0.5, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0],
+    [0.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0],
+]
+
+
+def compressed(directory: Path) -> None:
+    """2 bits as MXNet makes them; 16 bits; what cannot be compressed; bytes on the wire."""
+    kv = mx.kv.create("dist_sync")
+    kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+    kv.init(["w", "big", "whole"], [mx.nd.zeros(7), mx.nd.zeros(100_000), mx.nd.zeros(3, dtype="int32")])
+    grad, out = GRAD * (1 + kv.rank), mx.nd.zeros(7)
+    for sums in SUMS:
+        kv.push("w", [mx.nd.array(grad), mx.nd.array(grad / 2)])
+        kv.pull("w", out=out)
+        assert out.asnumpy().tolist() == sums
+    with pytest.raises(InvalidArgument, match=r"push\('whole'\): gradient compression '2bit' takes float32"):
+        kv.push("whole", mx.nd.ones(3, dtype="int32"))
+
+    sent = []
+    send = kv._client._endpoint.send
+
+    def counted(peer, frames):
+        sent.append(sum(len(memoryview(frame).cast("B")) for frame in frames))
+        return send(peer, frames)
+
+    kv._client._endpoint.send = counted
+    big, wanted = mx.nd.ones(100_000), mx.nd.zeros(100_000)
+    for kind, limit in (("2bit", 400_000 / 15), ("bf16", 400_000 / 1.9), ("fp16", 400_000 / 1.9)):
+        kv.set_gradient_compression({"type": kind})
+        sent.clear()
+        kv.pushpull("big", big, out=wanted)
+        assert sum(sent) < limit, f"{kind}: {sum(sent)} bytes"
+        assert (wanted.asnumpy() == (1 if kind == "2bit" else 2)).all()
+
+
+def asynchronous(directory: Path) -> None:
+    """Each push is an update of its own, without waiting; `fit` learns, with any number of batches."""
+    kv = mx.kv.create("dist_async")
+    kv.init(3, mx.nd.zeros(2))
+    kv.set_optimizer(mx.optimizer.create("sgd", learning_rate=1.0))
+    out = mx.nd.zeros(2)
+    if kv.rank == 1:
+        for step in range(1, 6):  # alone
+            kv.push(3, mx.nd.ones(2))
+            kv.pull(3, out=out)
+            assert out.asnumpy().tolist() == [-step, -step]
+    kv.barrier()
+    kv.pull(3, out=out)
+    assert out.asnumpy().tolist() == [-5, -5]
+
+    rng = np.random.RandomState(kv.rank)
+    data = rng.randn((20 + 10 * kv.rank) * BATCH, FEATURES)
+    module = mx.mod.Module(network(), compression_params={"type": "bf16"})
+    module.fit(
+        mx.io.NDArrayIter(data, data[:, :CLASSES].argmax(1), BATCH),
+        num_epoch=10,
+        kvstore=kv,
+        initializer=mx.init.Xavier(),
+        optimizer_params={"learning_rate": 0.1},
+    )
+    kv.barrier()
+    test = np.random.RandomState(99).randn(512, FEATURES)
+    score = module.score(mx.io.NDArrayIter(test, test[:, :CLASSES].argmax(1), BATCH), "acc")
+    assert score[0][1] > 0.6, score
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](Path(sys.argv[2]))

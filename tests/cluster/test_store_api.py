@@ -1,0 +1,29 @@
+"""Compression and 'dist_async' in clusters of processes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.cluster.cluster import Cluster
+
+PROGRAM = Path(__file__).with_name("store_api.py")
+
+
+def run(directory: Path, program: str, num_servers: int, **settings: object) -> None:
+    with Cluster(directory, 2, num_servers, **settings) as cluster:
+        cluster.start_nodes()
+        for rank in range(2):
+            command = (sys.executable, str(PROGRAM), program, str(directory))
+            role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": rank}
+            cluster.start(f"worker {rank}", command, PYTHONPATH=str(PROGRAM.parents[2]), **role)
+        for process in cluster.processes.values():
+            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
+
+
+def test_compressed_gradients_have_mxnet_s_sums_and_fewer_bytes(tmp_path: Path) -> None:
+    run(tmp_path, "compressed", 2, DMOD_TRANSPORT="tcp")
+
+
+def test_dist_async_applies_pushes_as_they_come(tmp_path: Path) -> None:
+    run(tmp_path, "asynchronous", 1)
