@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.jobs import Job, gloo_job, parameter_server_job
 from benchmarks.kvstore_shapes import WORKLOADS
-from benchmarks.oracle import find_oracle
-from benchmarks.peers import find_peers
+from benchmarks.oracle import find_oracle, find_peers
 
 WORKER = str(Path(__file__).with_name("kvstore_worker.py"))
 BURST_S = 0.4

@@ -22,8 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.jobs import Job, environment, gloo_job, parameter_server_job
-from benchmarks.oracle import find_oracle
-from benchmarks.peers import find_peers
+from benchmarks.oracle import find_oracle, find_peers
 from benchmarks.scaling_worker import MODELS
 
 WORKER = str(Path(__file__).with_name("scaling_worker.py"))
