@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.ops import rnn_lstm_compiled
 from dmod.ops.convolution import float_type
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, choice, integer, number, optional
@@ -181,20 +182,21 @@ class _Network:
         kept = {k[2]: a for k, a in self.reserve.items() if k[:2] == (layer, direction)}
         row = layer * self.directions + direction
         cells = self.arguments.get("state_cell")
-        return CELLS[self.attrs.mode](
-            Direction(
-                call=self.call,
-                x=self.layer_input(layer),
-                y=self.side(target, direction),
-                weights=weights,
-                first=self.arguments["state"][row],
-                first_cell=None if cells is None else cells[row],
-                kept=kept,
-                is_reverse=direction == 1,
-                beyond=self.beyond,
-                within=self.within,
-            )
+        part = Direction(
+            call=self.call,
+            x=self.layer_input(layer),
+            y=self.side(target, direction),
+            weights=weights,
+            first=self.arguments["state"][row],
+            first_cell=None if cells is None else cells[row],
+            kept=kept,
+            is_reverse=direction == 1,
+            beyond=self.beyond,
+            within=self.within,
         )
+        if self.attrs.mode == "lstm" and rnn_lstm_compiled.is_for(part):
+            return rnn_lstm_compiled.CompiledLstm(part)
+        return CELLS[self.attrs.mode](part)
 
     def cells(self) -> dict[tuple[int, int], Cell]:
         """All cells, from the first layer up."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device.gemm import product
 from dmod.ops.registry import Call, Shape, Step
 
 __all__ = ["Cell", "Direction"]
@@ -134,7 +135,7 @@ class Cell:
         gates, states = self.kept["gates"], self.kept["states"]
         i2h, h2h, bias, scale = self._scaled_weights()
         x, gates_rows = d.x.reshape(-1, self.I), gates.reshape(-1, self.gates * self.H)
-        i2h_t = i2h.T
+        multiply_input = product(d.call.device, x, i2h.T, gates_rows)
         step = self._step_forward(h2h.T)
         views = [self._views_forward(*time) for time in d.times]
         start = states[d.ends[0]]
@@ -142,7 +143,7 @@ class Cell:
 
         def run() -> None:
             scale()
-            xp.dot(x, i2h_t, out=gates_rows)
+            multiply_input()
             xp.add(gates_rows, bias, out=gates_rows)
             xp.copyto(start, d.first)
             self._start_forward()
@@ -183,32 +184,52 @@ class Cell:
         dx : array (T, N, I) or None
             Where the input's gradient is added.
         """
-        xp, d, w = self.xp, self.d, self.d.weights
         rows = self.gates * self.H
         d_gates = self.scratch((self.T, self.N, rows), self.dtype)
         d_state = self._state_gates(d_gates)
-        flat, flat_state = d_gates.reshape(-1, rows), d_state.reshape(-1, rows)
         prepare = self._prepare()
-        step = self._step_backward(w["h2h_weight"], d_last, d_cell)
-        views = [self._views_backward(dy, d_gates, d_state, *time) for time in reversed(d.times)]
-        x = d.x.reshape(-1, self.I)
-        before = d.before(self.kept["states"]).reshape(-1, self.S)
-        part = None if dx is None else self.scratch((self.T * self.N, self.I), self.dtype)
+        step = self._step_backward(self.d.weights["h2h_weight"], d_last, d_cell)
+        views = [self._views_backward(dy, d_gates, d_state, *time) for time in reversed(self.d.times)]
         finish = self._finish(grads, d_gates, d_state)
+        end = self._weight_gradients(d_gates, d_state, grads, dx)
 
         def run() -> None:
             prepare()
             for view in views:
                 step(*view)
             finish()
-            if grads:
-                xp.dot(flat.T, x, out=grads["i2h_weight"])
-                xp.dot(flat_state.T, before, out=grads["h2h_weight"])
-                xp.sum(flat, axis=0, out=grads["i2h_bias"])
-                xp.sum(flat_state, axis=0, out=grads["h2h_bias"])
-            if part is not None:
-                xp.dot(flat, w["i2h_weight"], out=part)
-                xp.add(dx, part.reshape(dx.shape), out=dx)
+            end()
+
+        return run
+
+    def _weight_gradients(self, d_gates: Any, d_state: Any, grads: dict[str, Any], dx: Any) -> Step:
+        """The gradients of weights, biases and the input: products over all steps at once."""
+        xp, d, device = self.xp, self.d, self.d.call.device
+        rows = self.gates * self.H
+        flat, flat_state = d_gates.reshape(-1, rows), d_state.reshape(-1, rows)
+        steps: list[Step] = []
+        if grads:
+            x, before = d.x.reshape(-1, self.I), d.before(self.kept["states"]).reshape(-1, self.S)
+            input_bias, state_bias = grads["i2h_bias"], grads["h2h_bias"]
+            steps += [
+                product(device, flat.T, x, grads["i2h_weight"]),
+                product(device, flat_state.T, before, grads["h2h_weight"]),
+                lambda: xp.sum(flat, axis=0, out=input_bias),
+            ]
+            if d_state is d_gates:
+                steps.append(lambda: xp.copyto(state_bias, input_bias))
+            else:
+                steps.append(lambda: xp.sum(flat_state, axis=0, out=state_bias))
+        if dx is not None:
+            part = self.scratch((self.T * self.N, self.I), self.dtype)
+            steps += [
+                product(device, flat, d.weights["i2h_weight"], part),
+                lambda: xp.add(dx, part.reshape(dx.shape), out=dx),
+            ]
+
+        def run() -> None:
+            for step in steps:
+                step()
 
         return run
 
