@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dmod.base import InvalidArgument
 
-__all__ = ["Settings", "settings"]
+__all__ = ["Settings", "kernel_variables", "settings"]
 
 ROLES = ("worker", "server", "scheduler")
 TRANSPORTS = ("auto", "ipc", "tcp")
@@ -45,6 +45,11 @@ class Settings:
         ``DMOD_TIMEOUT_S``: after so many silent seconds a process counts as dead.
     join_timeout_s : float
         ``DMOD_JOIN_TIMEOUT_S``: how long a process waits for the others to join.
+    wait_s : float
+        ``DMOD_WAIT_S``: the longest that one call of a store may wait for workers that are alive.
+    deaths_on_stdin : bool
+        ``DMOD_DEATHS_ON_STDIN``: who has started the scheduler tells it on its standard input which
+        processes have ended: a line of role, rank and reason for each.
     heartbeat_s : float
         ``DMOD_HEARTBEAT_S``: seconds between two signs of life.
     unit_bytes : int
@@ -78,6 +83,8 @@ class Settings:
     insecure_network: bool = False
     timeout_s: float = 10.0
     join_timeout_s: float = 60.0
+    wait_s: float = 600.0
+    deaths_on_stdin: bool = False
     heartbeat_s: float = 1.0
     unit_bytes: int = 4 << 20
     update_on_kvstore: bool = True
@@ -171,6 +178,8 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         insecure_network=read.flag(("DMOD_INSECURE_NETWORK",), False),
         timeout_s=timeout_s,
         join_timeout_s=read.seconds("DMOD_JOIN_TIMEOUT_S", 60.0),
+        wait_s=read.seconds("DMOD_WAIT_S", 600.0),
+        deaths_on_stdin=read.flag(("DMOD_DEATHS_ON_STDIN",), False),
         heartbeat_s=heartbeat_s,
         unit_bytes=read.integer("DMOD_UNIT_BYTES", 4 << 20, 1024),
         update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
@@ -180,6 +189,12 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1) or _share_of_processors(read, role),
         passes=read.text("DMOD_PASSES", "all") or "all",
     )
+
+
+def kernel_variables() -> dict[str, str]:
+    """The variables in the environment by which BLAS, OpenMP and oneDNN choose kernels and threads."""
+    prefixes = ("OMP_", "OPENBLAS_", "MKL_", "GOTO_", "ONEDNN_", "DNNL_", "KMP_", "NUMBA_")
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}
 
 
 def _share_of_processors(read: _Reader, role: str) -> int | None:

@@ -1,0 +1,90 @@
+"""``dmod doctor`` finds what is there, and says what to do about what is not."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+from dmod import doctor
+from dmod.__main__ import main
+from dmod.doctor import BAD, MISSING, OK, SLOW, Finding
+
+
+def find(subject: str) -> Finding:
+    return next(f for f in doctor.examine() if f.subject == subject)
+
+
+def test_it_ends_well_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for subject in (
+        "numpy",
+        "BLAS",
+        "compiled kernels",
+        "oneDNN",
+        "GPUs",
+        "loopback",
+        "shared memory",
+        "open files",
+    ):
+        assert subject in said
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {"status", "subject", "found", "remedy"} == set(findings[0])
+
+
+def test_kernels_that_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    assert find("OPENBLAS_CORETYPE").status == SLOW
+
+
+def test_without_numba(without_numba: None) -> None:
+    assert find("compiled kernels").status == SLOW
+
+
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package in ("ray", "msgpack"):
+            raise metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    assert find("ray").status == MISSING
+    assert 'pip install "dmod[ray]"' in find("ray").remedy
+    assert find("msgpack").status == BAD
+    assert main(["doctor"]) == 1
+
+
+def test_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(64 << 20, 0, 64 << 20))
+    assert find("shared memory").status == SLOW
+    assert "--shm-size" in find("shared memory").remedy
+
+
+def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda what: (256, 4096))
+    assert find("open files").remedy == "ulimit -n 4096"
+
+
+def test_a_setting_that_does_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMOD_TIMEOUT_S", "soon")
+    found = find("environment")
+    assert found.status == BAD
+    assert "DMOD_TIMEOUT_S" in found.found
+
+
+def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(doctor.socket, "if_nameindex", broken)
+    assert [f.found for f in doctor.examine() if f.status == BAD] == ["OSError: no such thing"]
+    assert any(f.status == OK for f in doctor.examine())
