@@ -131,11 +131,12 @@ def parse_head(head: bytes, where: str, position: int) -> tuple[int, int]:
     """The flag and the length in the head of a record, or of a part."""
     if len(head) < HEAD.size:
         raise FormatError(f"{where}, offset {position}: the file ends within a record; it is truncated")
-    magic, length = HEAD.unpack(head)
+    magic, length = HEAD.unpack_from(head)
     flag = length >> 29
     if magic != MAGIC or flag > LAST:
         raise FormatError(
-            f"{where}, offset {position}: expected the head of a record (0a23d7ce ...), got {head.hex()}"
+            f"{where}, offset {position}: expected the head of a record (0a23d7ce ...), got "
+            f"{head[: HEAD.size].hex()}"
         )
     return flag, length & MAX_LENGTH
 
@@ -186,7 +187,7 @@ class MXRecordIO:
             raise InvalidArgument(f"Invalid flag {self.flag}: expected 'r' or 'w'")
         self.writable = self.flag == "w"
         try:
-            self._file = open(self.uri, self.flag + "b")  # noqa: SIM115  (close() closes it)
+            self._file = open(self.uri, "wb" if self.writable else "rb")  # noqa: SIM115  (close() closes it)
         except OSError as error:
             raise MXNetError(f"{self.uri}: {error.strerror}") from error
         self._position = 0

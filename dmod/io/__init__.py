@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dmod.io.base import DataBatch, DataDesc, DataIter
 from dmod.io.csv_iter import CSVIter
+from dmod.io.image_det_record_iter import ImageDetRecordIter
+from dmod.io.image_record_iter import (
+    ImageRecordInt8Iter,
+    ImageRecordIter,
+    ImageRecordIter_v1,
+    ImageRecordUInt8Iter,
+    ImageRecordUInt8Iter_v1,
+)
 from dmod.io.libsvm_iter import LibSVMIter
 from dmod.io.mnist_iter import MNISTIter
 from dmod.io.ndarray_iter import NDArrayIter
@@ -15,6 +23,12 @@ __all__ = [
     "DataBatch",
     "DataDesc",
     "DataIter",
+    "ImageDetRecordIter",
+    "ImageRecordInt8Iter",
+    "ImageRecordIter",
+    "ImageRecordIter_v1",
+    "ImageRecordUInt8Iter",
+    "ImageRecordUInt8Iter_v1",
     "LibSVMIter",
     "MNISTIter",
     "MXDataIter",
