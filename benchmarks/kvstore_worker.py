@@ -70,10 +70,11 @@ class FlatStore(ParameterServer):
     """dmod's store as `Module` uses it: all arrays in one flat buffer."""
 
     def prepare(self, shapes: dict[str, tuple[int, ...]], name: str) -> tuple[Round, Value]:
+        from dmod.kvstore.transports.segments import gradient_buffer
         from dmod.ndarray.flat import FlatLayout
 
         layout = FlatLayout.plan([(i, key, shapes[key]) for i, key in enumerate(shapes)], "float32")
-        grads, outs = layout.allocate(), layout.allocate()
+        grads, outs = gradient_buffer(layout.size, layout.dtype), layout.allocate()
         grads[:] = self.rank + 1.0
         self.kv.init_flat(f"flat:{name}", layout, [outs])
         last = layout.segments[-1].start

@@ -14,7 +14,7 @@ from dmod.base import InvalidArgument
 __all__ = ["Settings", "kernel_variables", "settings"]
 
 ROLES = ("worker", "server", "scheduler")
-TRANSPORTS = ("auto", "ipc", "tcp")
+TRANSPORTS = ("auto", "shm", "ipc", "tcp")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
 
@@ -38,7 +38,8 @@ class Settings:
     job : str
         ``DMOD_JOB``: processes of different jobs refuse each other.
     transport : str
-        ``DMOD_TRANSPORT``: 'auto' (ipc between processes of one host, else tcp), 'ipc' or 'tcp'.
+        ``DMOD_TRANSPORT``: 'shm' (shared memory), 'ipc', 'tcp', or 'auto': the first of these that a worker
+        and a server can use.
     insecure_network : bool
         ``DMOD_INSECURE_NETWORK``: permits addresses other than loopback, without authentication.
     timeout_s : float

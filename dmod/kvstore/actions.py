@@ -24,9 +24,11 @@ __all__ = [
     "Failed",
     "Joined",
     "Lost",
+    "Outgoing",
     "Payload",
     "Peer",
     "Send",
+    "Staged",
     "server_peer",
 ]
 
@@ -34,6 +36,27 @@ Peer: TypeAlias = Hashable
 """Whom a message goes to or came from: a name that the transport chose, or one of the two below."""
 Payload: TypeAlias = "memoryview | np.ndarray | bytes"
 """One payload frame: any C-contiguous buffer. The receiver reads it, and never writes to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A payload that is copied to where its receiver can read it, when its message leaves.
+
+    So the first message is on its way while the array of the next one is being copied.
+    """
+
+    slot: np.ndarray
+    source: np.ndarray
+
+    def fill(self) -> np.ndarray:
+        """The copy."""
+        self.slot[...] = self.source
+        return self.slot
+
+
+Outgoing: TypeAlias = "memoryview | np.ndarray | bytes | Staged"
+"""A payload that has not left yet."""
+
 
 SCHEDULER = "scheduler"
 """What every node calls its connection to the scheduler."""
@@ -46,7 +69,7 @@ def server_peer(rank: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a message. Those of higher `priority` may overtake others that have not left yet.
+    """Send a message.
 
     The payloads are borrowed: they stay as they are until the answer to the message has arrived,
     or, if the message is itself an answer, until its receiver's next request on the same piece.
@@ -54,8 +77,7 @@ class Send:
 
     peer: Peer
     message: Message
-    payloads: Sequence[Payload] = ()
-    priority: int = 0
+    payloads: Sequence[Outgoing] = ()
 
 
 @dataclass(frozen=True, slots=True)

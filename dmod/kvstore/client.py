@@ -14,19 +14,20 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from dmod.base import ClusterError, MXNetError, NotReadyError, ProtocolError
 from dmod.config import Settings
-from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Send
+from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Peer, Send
 from dmod.kvstore.client_state import ClientState
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, HeartbeatReply, Member, Message, View
 from dmod.kvstore.server import FAREWELL_S, join_message
 from dmod.kvstore.transports.addresses import scheduler_address
 from dmod.kvstore.transports.base import Endpoint, Frame, Transport
-from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.transports.segments import process_arena
+from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.wire import decode, encode
 
 __all__ = ["Client"]
@@ -114,7 +115,7 @@ class Client:
     ----------
     settings : Settings
     transport : Transport, optional
-        Default: ZeroMQ, tcp and ipc.
+        Default: shared memory, ipc and tcp.
     scheduler : str, optional
         Its address; default: as the settings say.
 
@@ -143,7 +144,7 @@ class Client:
         self._lost: MXNetError | None = None
         self._exited = self._closed = False
         self._owns_transport = transport is None
-        self._transport = transport or ZmqTransport()
+        self._transport = transport or ShmTransport()
         self._endpoint = self._transport.endpoint()
         line = self._transport.endpoint()
         line.connect(SCHEDULER, scheduler)
@@ -237,7 +238,7 @@ class Client:
             elif isinstance(action, (Done, Failed)):
                 self._results[action.operation] = action
             elif isinstance(action, Connect):
-                self._endpoint.connect(action.peer, self._address_of(action.member))
+                self._connect(action.peer, action.member)
             elif isinstance(action, Joined):
                 join = self.member.join
                 self._line.sign_of_life = encode(Heartbeat(join.incarnation, action.view.view))
@@ -247,25 +248,34 @@ class Client:
             elif isinstance(action, Exit):
                 self._exited = True
 
-    def _address_of(self, server: Member) -> str:
-        """Where to reach a server: over ipc if it is on this host and that is permitted, else over tcp."""
-        wanted = self._settings.transport
-        for address in server.addresses:
-            scheme, _, path = address.partition("://")
-            if scheme == "ipc":
-                if (
-                    wanted in ("auto", "ipc")
-                    and server.host == self.member.join.host
-                    and os.path.exists(path)
-                ):
-                    return address
-            elif wanted in ("auto", scheme) or scheme == "inproc":
-                return address
+    def _connect(self, peer: Peer, server: Member) -> None:
+        """Connect to a server by the first of its addresses that can be used from here."""
+        for address in self._usable(server):
+            try:
+                self._endpoint.connect(peer, address)
+            except OSError as error:
+                log.info("%s at %s: %s; trying its next address", peer, address, error.strerror)
+                continue
+            if address.startswith(SCHEME):
+                self.state.share_memory(server.rank, process_arena())
+            return
         raise ClusterError(
             f"server {server.rank} (pid {server.pid} on {server.host}) listens at "
             f"{', '.join(server.addresses) or 'no address'}, none of which this worker can use with "
-            f"DMOD_TRANSPORT={wanted}"
+            f"DMOD_TRANSPORT={self._settings.transport}"
         )
+
+    def _usable(self, server: Member) -> Iterator[str]:
+        """Addresses, the fastest first: shm and ipc if the server is on this host, and tcp."""
+        wanted = self._settings.transport
+        for address in server.addresses:
+            scheme, _, path = address.partition("://")
+            if scheme in ("shm", "ipc"):
+                here = server.host == self.member.join.host and os.path.exists(path)
+                if wanted in ("auto", scheme) and here:
+                    yield address
+            elif wanted in ("auto", scheme) or scheme == "inproc":
+                yield address
 
     # ---- the end
 

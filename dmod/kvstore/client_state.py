@@ -13,31 +13,24 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument, UnknownKeyError
-from dmod.kvstore.actions import SCHEDULER, Payload
+from dmod.kvstore.actions import SCHEDULER
 from dmod.kvstore.compression import Compressor
+from dmod.kvstore.exchange import Entry, Exchange, SharedMemory, Unit, plan_units
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
     Barrier,
     EndEpoch,
     Key,
-    Message,
-    PieceRef,
-    Pull,
-    Push,
-    PushPull,
     SetOptimizer,
 )
 from dmod.kvstore.operations import Operations, Started
 from dmod.kvstore.outstanding import Build, ClientPiece, Operation, Request
 from dmod.kvstore.parts import (
     ClientKey,
-    Part,
     PieceStates,
     check_array,
     check_entry,
     init_builder,
-    joined,
-    part_taker,
     states_getter,
     states_setter,
     values_builders,
@@ -46,6 +39,9 @@ from dmod.kvstore.sharding import Sharder
 from dmod.ndarray.flat import FlatLayout
 
 __all__ = ["ClientState", "PieceStates"]
+
+MAX_PLANS = 256
+"""So many different calls are remembered; who makes more of them does not make the same ones again."""
 
 
 class ClientState(Operations):
@@ -76,8 +72,14 @@ class ClientState(Operations):
         self._unit_bytes = unit_bytes
         self._sharder = Sharder(self._num_servers, unit_bytes)
         self._keys: dict[Key, ClientKey] = {}
+        self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
+        self._shared: dict[int, SharedMemory] = {}
         self._barriers: dict[str, int] = {}
         self._optimizers = 0
+
+    def share_memory(self, server: int, memory: SharedMemory) -> None:
+        """From now on server number `server` can read arrays in `memory`."""
+        self._shared[server] = memory
 
     def init(
         self,
@@ -120,11 +122,13 @@ class ClientState(Operations):
                 )
             return self._begin(Operation(0, what), now)
         initial = values if mode != "sum" and self.member.rank == 0 and layout.size else None
+        fresh = ClientKey(key, layout, mode, [])
         if mode != "sum" and self.member.rank == 0:
-            check_array(what, key, values, layout, (layout.dtype,))
+            check_array(what, fresh, values, fresh.dtype.char)
         order, cuts = self._sharder.place(layout, uncut=uncut)
         pieces = [ClientPiece(key, i, cut.start, cut.stop, cut.server) for i, cut in enumerate(cuts)]
-        self._keys[key] = ClientKey(key, layout, mode, pieces)
+        fresh.pieces += pieces
+        self._keys[key] = fresh
         operation = Operation(0, what)
 
         def begin() -> None:
@@ -309,61 +313,42 @@ class ClientState(Operations):
     ) -> Started:
         what = _named(call, [key for key, _, _ in entries])
         self._check_ready(what)
-        parts: dict[tuple[int, str], list[Part]] = {}
-        for key, array, outs in entries:
-            known = self._key(what, key)
+        checked = [(self._key(what, key), array, outs) for key, array, outs in entries]
+        for known, array, outs in checked:
             check_entry(what, call, known, array, outs)
             if compressor is not None:
-                compressor.compression.check(what, key, known.layout.dtype)
-            for piece in known.pieces:
-                cut = slice(piece.start, piece.stop)
-                part = Part(piece, known.layout.dtype, None if array is None else array[cut])
-                part.outs = [out[cut] for out in outs]
-                dtype = known.layout.dtype if array is None else array.dtype.name
-                parts.setdefault((piece.server, dtype), []).append(part)
-        if len({entry[0] for entry in entries}) < len(entries):
-            raise InvalidArgument(f"{what}: a key is given twice; add the arrays up first")
+                compressor.compression.check(what, known.key, known.dtype)
+        units = self._units(what, checked)
+        exchange = Exchange(call, checked, self._begins, self._shared, record, compressor)
         operation = Operation(0, what)
 
         def begin() -> None:
             if call != "pull" and self._ended_by is not None:
                 operation.dropped_by = self._ended_by
                 return
-            nonlocal record
-            for (server, dtype), group in parts.items():
-                for unit in joined(group, self._unit_bytes):
-                    build = self._exchange_request(call, dtype, unit, record, compressor)
-                    take = part_taker(unit)
-                    self._add(operation, server, build, take, [part.piece for part in unit], priority)
-                    record = None  # it travels once
+            for unit in units:
+                build, take = exchange.request(unit)
+                self._add(operation, unit.server, build, take, unit.pieces, priority)
 
         operation.begin = begin
         return self._begin(operation, now)
 
-    def _exchange_request(
-        self, call: str, dtype: str, unit: list[Part], record: bytes | None, compressor: Compressor | None
-    ) -> Build:
-        def build(request: int) -> tuple[Message, Sequence[Payload]]:
-            for part in unit:
-                part.piece.round += part.array is not None
-                self._rounds = max(self._rounds, part.piece.round)
-            pieces = tuple(PieceRef(part.piece.key, part.piece.number, part.piece.round) for part in unit)
-            if call == "pull":
-                return Pull(request, self.epoch, pieces), ()
-            payloads: list[Payload] = [part.array for part in unit if part.array is not None]
-            encoding = dtype
-            if compressor is not None:
-                encoding = compressor.encoding
-                payloads = [
-                    compressor.encode((part.piece.key, part.piece.number), part.array)
-                    for part in unit
-                    if part.array is not None
-                ]
-            payloads += [] if record is None else [record]
-            kind = Push if call == "push" else PushPull
-            return kind(request, self.epoch, encoding, pieces, record is not None), payloads
+    def _begins(self, round: int) -> int:
+        """A request of `round`, or a pull with 0, leaves: in which epoch."""
+        self._rounds = max(self._rounds, round)
+        return self.epoch
 
-        return build
+    def _units(self, what: str, entries: Sequence[Entry]) -> list[Unit]:
+        """How the entries travel; remembered, since a training step asks for the same ones every time."""
+        signature = tuple([(key.key, "" if array is None else array.dtype.char) for key, array, _ in entries])
+        units = self._plans.get(signature)
+        if units is None:
+            if len({key for key, _ in signature}) < len(entries):
+                raise InvalidArgument(f"{what}: a key is given twice; add the arrays up first")
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            units = self._plans[signature] = plan_units(entries, self._unit_bytes)
+        return units
 
 
 def _named(call: str, keys: Sequence[Key]) -> str:

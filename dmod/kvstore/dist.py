@@ -28,7 +28,7 @@ from dmod.kvstore.compression import Compression, Compressor
 from dmod.kvstore.local import check_optimizer
 from dmod.kvstore.messages import Key
 from dmod.kvstore.reduce import DeviceSum
-from dmod.ndarray.flat import FlatLayout
+from dmod.ndarray.flat import FlatLayout, Segment
 from dmod.ndarray.ndarray import NDArray
 from dmod.optimizer import NotSerializable, Optimizer, OptimizerStates, from_config, supports_flat
 from dmod.optimizer.states import join_flat, split_flat
@@ -118,10 +118,11 @@ class DistStore(KVStore):
         begun = []
         for key, value in pairs:
             index = key if isinstance(key, int) and 0 <= key < 1 << 31 else len(self._entries)
-            layout = FlatLayout.plan([(index, str(key), value.shape)], value.dtype)
+            # One array needs no padding: what users give is pushed and pulled where it lies.
+            segment = Segment(index, str(key), 0, value.size, value.shape)
+            layout = FlatLayout(np.dtype(value.dtype).name, (segment,), value.size)
             self._entries[key] = _Entry(layout, value.shape)
-            flat: np.ndarray = np.zeros(layout.size, value.dtype)
-            flat[: value.size] = to_host(value._data).reshape(-1)
+            flat = np.ascontiguousarray(to_host(value._data)).reshape(-1)
             mode = "async" if self.asynchronous else "update"
             begun.append(self._client.begin(self._client.state.init, key, layout, flat, mode=mode))
         self._client.wait(begun)
@@ -137,20 +138,10 @@ class DistStore(KVStore):
             entry = self._entry(call, key)
             for value in values:
                 check_value(f"{call}({key!r})", value, entry.shape, np.dtype(entry.layout.dtype))
-        return [(key, self._padded(self._entries[key], values)) for key, values in pairs]
-
-    @staticmethod
-    def _padded(entry: _Entry, values: list[NDArray]) -> np.ndarray:
-        """The sum over devices with the layout's padding, which is less than a cache line."""
-        flats = []
-        for value in values:
-            flat = to_host(value._data).reshape(-1)
-            if flat.size != entry.layout.size:
-                padded = np.zeros(entry.layout.size, flat.dtype)
-                padded[: flat.size] = flat
-                flat = padded
-            flats.append(flat)
-        return entry.total(flats)
+        return [
+            (key, self._entries[key].total([to_host(value._data).reshape(-1) for value in values]))
+            for key, values in pairs
+        ]
 
     def _push(self, pairs: Pairs, priority: int) -> None:
         client = self._client
@@ -162,16 +153,16 @@ class DistStore(KVStore):
             entry = self._entry(call, key)
             for out in outs:
                 check_out(f"{call}({key!r})", out, entry.shape)
-        return [
-            (key, [np.empty(self._entries[key].layout.size, self._entries[key].layout.dtype)])
-            for key, _ in pairs
-        ]
+        entries = self._entries
+        return [(key, [_flat(out._data, entries[key].layout.dtype) for out in outs]) for key, outs in pairs]
 
     @staticmethod
     def _deliver(pairs: Pairs, arrived: list[tuple[Key, list[np.ndarray]]]) -> None:
-        for (_, outs), (_, (flat,)) in zip(pairs, arrived, strict=True):
-            for out in outs:
-                copy(out._data, flat[: out.size].reshape(out.shape))
+        """Copy what has arrived elsewhere than in the user's own arrays."""
+        for (_, outs), (_, flats) in zip(pairs, arrived, strict=True):
+            for out, flat in zip(outs, flats, strict=True):
+                if flat.base is None:
+                    copy(out._data, flat.reshape(out.shape))
 
     def _pull(self, pairs: Pairs, priority: int) -> None:
         client, arrived = self._client, self._destinations("pull", pairs)
@@ -337,6 +328,12 @@ class DistStore(KVStore):
         self._client.close()
         if DistStore._open is self:
             DistStore._open = None
+
+
+def _flat(array: Any, dtype: str) -> np.ndarray:
+    """Where a pull may write an array's values to: a 1-D view of it, or a new array, which has no base."""
+    direct = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
+    return array.reshape(-1) if direct and array.dtype == dtype else np.empty(array.size, dtype)
 
 
 def _join(kind: KVStoreType) -> Client:

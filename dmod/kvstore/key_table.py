@@ -26,6 +26,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import FreeBuffers, Piece, PieceUpdater
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, payload_array
+from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import Segment, aligned_empty
 
 __all__ = ["KeyTable", "MakeUpdater"]
@@ -49,14 +50,21 @@ class KeyTable:
     roster : Roster
     requests : OpenRequests
     make_updater : MakeUpdater
+    allocate : callable
+        Makes the buffers of values.
     """
 
     def __init__(
-        self, member: MemberState, roster: Roster, requests: OpenRequests, make_updater: MakeUpdater
+        self,
+        member: MemberState,
+        roster: Roster,
+        requests: OpenRequests,
+        make_updater: MakeUpdater,
+        allocate: Allocate = aligned_empty,
     ):
         self._member, self._roster, self._requests = member, roster, requests
         self._make_updater = make_updater
-        self._free = FreeBuffers()
+        self._free = FreeBuffers(allocate)
         self._keys: dict[Key, KeyState] = {}
         self._orders: dict[int, Key] = {}
         self._config: dict[str, Any] | None = None
@@ -142,7 +150,7 @@ class KeyTable:
         ]
         for piece, array in zip(pieces, arrays, strict=True):
             if piece.value is None:
-                piece.value = aligned_empty(piece.size, piece.dtype)
+                piece.value = self._free.allocate(piece.size, piece.dtype)
                 piece.value[:] = array
         answer: list[Action] = [Send(request.peer, Ack(message.request))]
         return answer + self._prepare(state) if self._ready(state) else answer

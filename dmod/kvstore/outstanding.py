@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dmod.kvstore.actions import Payload, Peer, Send
+import numpy as np
+
+from dmod.kvstore.actions import Outgoing, Payload, Peer, Send
 from dmod.kvstore.messages import Key, Message, Poll
 
 __all__ = ["ClientPiece", "Operation", "Outstanding", "Request"]
@@ -31,6 +33,7 @@ class ClientPiece:
     server: int
     round: int = 0  # contributed to, in this epoch
     queue: deque[Request] = field(default_factory=deque)
+    slots: list[np.ndarray | None] = field(default_factory=lambda: [None, None])  # see `exchange`
 
 
 @dataclass(eq=False)
@@ -48,7 +51,7 @@ class Operation:
     closed: bool = False
 
 
-Build = Callable[[int], tuple[Message, Sequence[Payload]]]
+Build = Callable[[int], tuple[Message, Sequence[Outgoing]]]
 """Makes the message with a request number, when it leaves: only then its rounds are known."""
 Take = Callable[[Message, Sequence[Payload]], None]
 """Makes use of the answer."""
@@ -66,7 +69,7 @@ class Request:
     priority: int = 0
     number: int = 0
     message: Message | None = None
-    payloads: Sequence[Payload] = ()
+    payloads: Sequence[Outgoing] = ()
     blocked: int = 0  # pieces on which another request comes first
     sent: float = 0.0
     next_check: float = 0.0
@@ -89,6 +92,8 @@ class Outstanding:
         self._number = 0
         self._made = 0
         self._ready: list[tuple[int, int, Request]] = []
+        self._asked = False  # whether any request has been asked after
+        self._next_check: float | None = None  # no request has to be asked after before then
 
     def add(self, request: Request) -> None:
         """A request is to be sent as soon as its pieces are free."""
@@ -115,7 +120,9 @@ class Outstanding:
         assert request.message is not None
         request.sent = request.sent or now
         request.next_check = now + self.check_s
-        return Send(request.peer, request.message, request.payloads, request.priority)
+        if self._next_check is None:
+            self._next_check = request.next_check
+        return Send(request.peer, request.message, request.payloads)
 
     def answered(self, request: Request) -> None:
         """The answer has come: the next request on each of its pieces may leave."""
@@ -147,9 +154,14 @@ class Outstanding:
 
     def heard(self, peer: Peer) -> None:
         """The peer has said something, whatever it was."""
+        if not self._asked:
+            return
+        self._asked = False
         for request in self.unanswered.values():
             if request.peer == peer:
                 request.asked = None
+            elif request.asked is not None:
+                self._asked = True
 
     def checks(self, now: float) -> list[Send]:
         """Ask again for what has not been answered for long: small messages again, large ones by Poll."""
@@ -160,16 +172,18 @@ class Outstanding:
                 continue
             if request.asked is None:
                 request.asked = now
+                self._asked = True
             if request.payloads:
                 polls.setdefault(request.peer, []).append(request.number)
                 request.next_check = now + self.check_s
             else:
                 sends.append(self.send(request, now))
+        self._next_check = min((request.next_check for request in self.unanswered.values()), default=None)
         return sends + [Send(peer, Poll(tuple(numbers))) for peer, numbers in polls.items()]
 
     def next_check(self) -> float | None:
-        """When `checks` has something to say next."""
-        return min((request.next_check for request in self.unanswered.values()), default=None)
+        """When to call `checks` next: it may have nothing to say then, but not earlier either."""
+        return self._next_check if self.unanswered else None
 
     def check_invariants(self) -> None:
         """Raise AssertionError where this contradicts itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from dmod.kvstore.messages import (
     SetStates,
     SetValues,
     States,
-    Values,
 )
 from dmod.kvstore.outstanding import Build, ClientPiece, Take
 from dmod.kvstore.tree import sum_dtype
@@ -26,13 +26,11 @@ from dmod.ndarray.flat import FlatLayout
 
 __all__ = [
     "ClientKey",
-    "Part",
     "PieceStates",
     "check_array",
     "check_entry",
     "init_builder",
     "joined",
-    "part_taker",
     "states_getter",
     "states_setter",
     "values_builders",
@@ -62,81 +60,54 @@ class ClientKey:
     layout: FlatLayout
     mode: str
     pieces: list[ClientPiece]
+    shape: tuple[int] = field(init=False)
+    dtype: np.dtype[Any] = field(init=False)
+    chars: str = field(init=False)
+    """The kinds of arrays that can be pushed, by numpy's letters: names of dtypes are slow to make."""
+
+    def __post_init__(self) -> None:
+        self.shape, self.dtype = (self.layout.size,), np.dtype(self.layout.dtype)
+        self.chars = self.dtype.char + sum_dtype(self.dtype).char
 
 
-@dataclass(eq=False)
-class Part:
-    """One piece's share of a push or pull: views of the user's arrays."""
-
-    piece: ClientPiece
-    dtype: str  # the key's
-    array: np.ndarray | None = None
-    outs: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def nbytes(self) -> int:
-        """How much of it travels, in one direction."""
-        one = self.array if self.array is not None else self.outs[0]
-        return one.nbytes
-
-
-def check_array(
-    what: str, key: Key, array: np.ndarray | None, layout: FlatLayout, dtypes: tuple[str, ...]
-) -> None:
-    """Raise `InvalidArgument` for an array that cannot travel as (part of) `key`."""
+def check_array(what: str, key: ClientKey, array: np.ndarray | None, chars: str) -> None:
+    """Raise `InvalidArgument` for an array that cannot travel as `key`."""
     if array is None:
         raise InvalidArgument(f"{what}: rank 0 has to give values")
-    if array.shape != (layout.size,) or array.dtype.name not in dtypes:
+    if array.shape != key.shape or array.dtype.char not in chars:
         raise InvalidArgument(
-            f"{what}: {array.dtype} {array.shape} for {key!r}, initialised as {layout.dtype} ({layout.size},)"
+            f"{what}: {array.dtype} {array.shape} for {key.key!r}, initialised as {key.dtype} {key.shape}"
         )
     if not array.flags.c_contiguous:
-        raise InvalidArgument(f"{what}: the array for {key!r} is not contiguous")
+        raise InvalidArgument(f"{what}: the array for {key.key!r} is not contiguous")
 
 
 def check_entry(
     what: str, call: str, known: ClientKey, array: np.ndarray | None, outs: Sequence[np.ndarray]
 ) -> None:
     """Raise `InvalidArgument` for what cannot be pushed to or pulled from a key."""
-    dtype = known.layout.dtype
     if call != "pull":
-        check_array(what, known.key, array, known.layout, (dtype, sum_dtype(dtype).name))
+        check_array(what, known, array, known.chars)
     for out in outs:
-        check_array(what, known.key, out, known.layout, (dtype,))
+        check_array(what, known, out, known.dtype.char)
         if not out.flags.writeable:
             raise InvalidArgument(f"{what}: the array for {known.key!r} cannot be written to")
     if call != "push" and not outs:
         raise InvalidArgument(f"{what}: no array to write {known.key!r} to")
 
 
-def joined(parts: list[Part], unit_bytes: int) -> list[list[Part]]:
-    """Parts that travel together, in order: about `unit_bytes` of them."""
-    units: list[list[Part]] = []
-    nbytes = 0
-    for part in parts:
-        if not units or nbytes + part.nbytes > unit_bytes or len(units[-1]) >= MAX_PIECES:
-            units.append([])
-            nbytes = 0
-        units[-1].append(part)
-        nbytes += part.nbytes
+def joined(sizes: Sequence[int], unit_bytes: int) -> list[range]:
+    """What travels together, by position: about `unit_bytes` of neighbours."""
+    units: list[range] = []
+    start = nbytes = 0
+    for i, size in enumerate(sizes):
+        if i > start and (nbytes + size > unit_bytes or i - start >= MAX_PIECES):
+            units.append(range(start, i))
+            start, nbytes = i, 0
+        nbytes += size
+    if sizes:
+        units.append(range(start, len(sizes)))
     return units
-
-
-def part_taker(unit: list[Part]) -> Take:
-    """Writes the values that a request was answered with into the user's arrays: all of them, or none."""
-
-    def take(message: Message, payloads: Sequence[Payload]) -> None:
-        if not isinstance(message, Values):
-            return
-        values = [np.frombuffer(p, part.dtype) for part, p in zip(unit, payloads, strict=True)]
-        for part, value in zip(unit, values, strict=True):
-            if value.size != part.piece.stop - part.piece.start:
-                raise ValueError(f"{value.size} elements for piece {part.piece.number} of {part.piece.key!r}")
-        for part, value in zip(unit, values, strict=True):
-            for out in part.outs:
-                out[...] = value
-
-    return take
 
 
 def init_builder(
@@ -149,13 +120,13 @@ def init_builder(
 def values_builders(key: Key, pieces: list[ClientPiece], values: np.ndarray, unit_bytes: int) -> list[Build]:
     """Requests which send the initial `values` of `pieces`."""
 
-    def builder(unit: list[Part]) -> Build:
-        numbers = tuple(part.piece.number for part in unit)
-        payloads: list[Payload] = [part.array for part in unit if part.array is not None]
+    def builder(unit: list[ClientPiece]) -> Build:
+        numbers = tuple(piece.number for piece in unit)
+        payloads: list[Payload] = [values[piece.start : piece.stop] for piece in unit]
         return lambda request: (SetValues(request, key, numbers), payloads)
 
-    parts = [Part(piece, values.dtype.name, values[piece.start : piece.stop]) for piece in pieces]
-    return [builder(unit) for unit in joined(parts, unit_bytes)]
+    sizes = [(piece.stop - piece.start) * values.itemsize for piece in pieces]
+    return [builder([pieces[i] for i in unit]) for unit in joined(sizes, unit_bytes)]
 
 
 def states_getter(piece: ClientPiece, states: dict[ClientPiece, PieceStates]) -> tuple[Build, Take]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmod.device import backend_of, copy
+from dmod.kvstore.transports.segments import gradient_buffer
 from dmod.kvstore.tree import split, sum_dtype
 from dmod.ndarray.flat import aligned_empty
 
@@ -45,7 +46,7 @@ class DeviceSum:
         self._steps: list[tuple[int, int, int]] = []
         depth = self._plan(0, n, n)
         self._scratch = [aligned_empty(min(self._chunk, size), self._dtype) for _ in range(depth)]
-        self._total = aligned_empty(size if n > 1 else 0, self._dtype)
+        self._total = gradient_buffer(size if n > 1 else 0, self._dtype)
         self._registers: list[Any] = []
 
     def __len__(self) -> int:

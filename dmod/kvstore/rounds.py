@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dmod.kvstore.messages import Key
-from dmod.kvstore.tree import TreeSum, sum_dtype
+from dmod.kvstore.tree import Allocate, LastSum, TreeSum, sum_dtype
 from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["FreeBuffers", "Piece", "PieceUpdater"]
@@ -26,8 +26,8 @@ class PieceUpdater(Protocol):
     def count(self) -> int:
         """Updates so far."""
 
-    def update(self, weight: np.ndarray, grad: np.ndarray) -> None:
-        """Change `weight` in place."""
+    def update(self, weight: np.ndarray, grad: np.ndarray | LastSum) -> None:
+        """Change `weight` in place. Of `grad`, only ``shape``, ``dtype`` and slices may be used."""
 
     def get_states(self) -> list[np.ndarray]:
         """The states, one 1-D array each."""
@@ -37,10 +37,25 @@ class PieceUpdater(Protocol):
 
 
 class FreeBuffers:
-    """Buffers for sums, shared by all pieces of a size: the one that was used last is still in the cache."""
+    """Buffers for sums, shared by all pieces of a size: the one that was used last is still in the cache.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    allocate : callable
+        Makes the buffers of sums and values: where the workers can read them, if memory is shared.
+    """
+
+    def __init__(self, allocate: Allocate = aligned_empty) -> None:
+        self.allocate = allocate
         self._lists: dict[tuple[int, np.dtype[Any]], list[np.ndarray]] = {}
+        self._scratch: dict[np.dtype[Any], np.ndarray] = {}
+
+    def scratch(self, size: int, dtype: Any) -> np.ndarray:
+        """Private memory that is used again at the next call."""
+        dtype = np.dtype(dtype)
+        if dtype not in self._scratch or self._scratch[dtype].size < size:
+            self._scratch[dtype] = aligned_empty(size, dtype)
+        return self._scratch[dtype][:size]
 
     def of(self, size: int, dtype: Any) -> list[np.ndarray]:
         """The free buffers of `size` elements of `dtype`."""
@@ -85,9 +100,10 @@ class Piece:
         self.updater: PieceUpdater | None = None
         self.applied = 0
         self.version = 0
+        self._free = free
         self.turns: dict[int, int] | None = None
         buffers = free.of(self.size, sum_dtype(dtype))
-        self._trees = [TreeSum(num_workers, self.size, dtype, buffers) for _ in range(2)]
+        self._trees = [TreeSum(num_workers, self.size, dtype, buffers, free.allocate) for _ in range(2)]
         self._ranks = frozenset(range(num_workers))
 
     def has(self, rank: int, round: int) -> bool:
@@ -113,9 +129,9 @@ class Piece:
         """Apply the current round, which is complete; the next one becomes the current one."""
         tree = self._trees[0]
         if self.updater is not None and self.value is not None:
-            self.updater.update(self.value, tree.total().astype(self.dtype, copy=False))
+            self.updater.update(self.value, tree.last_sum(self._free.scratch))
         else:
-            value = aligned_empty(self.size, self.dtype) if self.value is None else self.value
+            value = self._free.allocate(self.size, self.dtype) if self.value is None else self.value
             self.value = tree.exchange(value)
         tree.clear()
         self._trees.reverse()

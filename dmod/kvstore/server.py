@@ -25,9 +25,10 @@ from dmod.kvstore.server_state import ServerState
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
 from dmod.kvstore.transports.base import Endpoint, Transport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
-from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.transports.segments import shared_empty
+from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.wire import decode, encode
-from dmod.ndarray.flat import Segment
+from dmod.ndarray.flat import Segment, aligned_empty
 from dmod.optimizer import FlatUpdater, from_config
 
 __all__ = ["FAREWELL_S", "join_message", "run_node", "run_server", "serve"]
@@ -149,7 +150,8 @@ def serve(
         join_timeout_s=settings.join_timeout_s,
         scheduler=scheduler,
     )
-    state = ServerState(member, make_updater)
+    shared = any(address.startswith(SCHEME) for address in addresses)
+    state = ServerState(member, make_updater, shared_empty if shared else aligned_empty)
     endpoint.connect(SCHEDULER, scheduler)
     try:
         run_node(endpoint, state, state.on_message, state.leave, state.start(time.monotonic()), stopped)
@@ -188,12 +190,17 @@ def run_server(
     """
     scheduler, host = scheduler_address(settings), listen_host(settings)
     _keep_freed_memory()
-    directory = PrivateDirectory() if settings.transport in ("auto", "ipc") else None
-    transport = transport or ZmqTransport()
+    wanted = settings.transport
+    directory = PrivateDirectory() if wanted != "tcp" else None
+    transport = transport or ShmTransport()
     endpoint = transport.endpoint()
     try:
-        addresses = [] if directory is None else [endpoint.bind(f"ipc://{directory.path}/server")]
-        if settings.transport in ("auto", "tcp"):
+        addresses = []
+        if directory is not None and wanted in ("auto", "shm"):
+            addresses.append(endpoint.bind(f"{SCHEME}{directory.path}/shm"))
+        if directory is not None and wanted in ("auto", "ipc"):
+            addresses.append(endpoint.bind(f"ipc://{directory.path}/server"))
+        if wanted in ("auto", "tcp"):
             addresses.append(_bound(endpoint, tcp_address(host, 0)))
         serve(settings, endpoint, scheduler, addresses, stopped)
     finally:

@@ -55,7 +55,8 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import Piece
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, payload_array
-from dmod.kvstore.tree import sum_dtype
+from dmod.kvstore.tree import Allocate, sum_dtype
+from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["MAX_RECORD_NBYTES", "MakeUpdater", "ServerState"]
 
@@ -73,6 +74,9 @@ class ServerState:
     ----------
     member : MemberState
     make_updater : MakeUpdater
+    allocate : callable
+        ``allocate(size, dtype)`` makes the buffers of values: where workers can read them, if memory
+        is shared.
 
     Attributes
     ----------
@@ -84,7 +88,7 @@ class ServerState:
         Messages that the protocol does not allow where they came.
     """
 
-    def __init__(self, member: MemberState, make_updater: MakeUpdater):
+    def __init__(self, member: MemberState, make_updater: MakeUpdater, allocate: Allocate = aligned_empty):
         self.member = member
         self.epoch = 0
         self.records: dict[int, bytes] = {}
@@ -93,7 +97,7 @@ class ServerState:
         self._early_hellos: dict[Peer, Hello] = {}  # before there was a view
         self._roster = Roster()
         self._requests = OpenRequests()
-        self._table = KeyTable(member, self._roster, self._requests, make_updater)
+        self._table = KeyTable(member, self._roster, self._requests, make_updater, allocate)
         self._waiting: dict[Piece, list[Request]] = {}
         self._ended: dict[int, int] = {}  # ranks that have ended the epoch -> rounds they did
         self._last_rounds: tuple[int, ...] = ()  # of the epoch before

@@ -12,14 +12,14 @@ float16 is added in float32 and rounded once, at the root; every other dtype is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dmod.ndarray.flat import aligned_empty
 
-__all__ = ["TreeSum", "split", "sum_dtype", "tree_sum"]
+__all__ = ["Allocate", "LastSum", "TreeSum", "split", "sum_dtype", "tree_sum"]
 
 
 def split(n: int) -> int:
@@ -65,6 +65,10 @@ def tree_sum(arrays: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.
     return out
 
 
+Allocate = Callable[[int, Any], np.ndarray]
+"""``allocate(size, dtype)`` makes an uninitialised 1-D array."""
+
+
 class _Step(NamedTuple):
     """Where a node's sum goes: its parent, its sibling, and whether it is the left one of the two."""
 
@@ -92,8 +96,45 @@ def _steps(n: int) -> tuple[_Step | None, ...]:
     return tuple(steps)
 
 
+class LastSum:
+    """The sum of the tree's last two nodes, taken where and when somebody reads it.
+
+    Whoever goes through it in slices of a few thousand elements has the sum in the cache, and it never
+    goes to memory: so an optimizer sums and updates in one pass. ``np.asarray`` gives the whole sum.
+
+    Parameters
+    ----------
+    left, right : ndarray
+        1-D, of `dtype` or the wide one.
+    dtype : dtype
+        Of the result.
+    scratch : callable
+        ``scratch(size, dtype)`` gives memory, which is used again at the next call.
+    """
+
+    def __init__(self, left: np.ndarray, right: np.ndarray, dtype: Any, scratch: Allocate):
+        self.shape, self.dtype = left.shape, np.dtype(dtype)
+        self.size = left.size
+        self._left, self._right, self._scratch = left, right, scratch
+        self._wide = sum_dtype(dtype)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        left = self._left[part]
+        out = self._scratch(left.size, self._wide)
+        with np.errstate(all="ignore"):
+            np.add(left, self._right[part], out=out, dtype=self._wide)
+            return out if self.dtype == self._wide else out.astype(self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        whole: np.ndarray = np.add(self._left, self._right, dtype=self._wide)
+        return np.asarray(whole, self.dtype if dtype is None else dtype)
+
+
 class TreeSum:
     """Adds up one array per slot, whatever order they come in: two siblings as soon as both are there.
+
+    The last addition, at the root, is left to whoever asks for the total, since more can be done in the
+    same pass.
 
     Parameters
     ----------
@@ -105,6 +146,8 @@ class TreeSum:
         The arrays' dtype; those that come may also have `sum_dtype` of it.
     free : list of ndarray, optional
         Buffers of `size` elements of the wide dtype to use, which several trees may share.
+    allocate : callable, optional
+        Makes more of them.
 
     Notes
     -----
@@ -113,42 +156,53 @@ class TreeSum:
     at the worst.
     """
 
-    def __init__(self, n: int, size: int, dtype: Any, free: list[np.ndarray] | None = None):
+    def __init__(
+        self,
+        n: int,
+        size: int,
+        dtype: Any,
+        free: list[np.ndarray] | None = None,
+        allocate: Allocate = aligned_empty,
+    ):
         self.n, self.size, self.dtype = n, size, np.dtype(dtype)
         self._wide = sum_dtype(dtype)
         self._steps = _steps(n)
-        self._sums: dict[int, np.ndarray] = {}  # node -> its sum, where its sibling's is still missing
+        self._root = len(self._steps) - 1
+        self._sums: dict[int, np.ndarray] = {}  # node -> its sum, where its parent's is still missing
         self._owned: set[int] = set()  # those of them which lie in a buffer of ours
         self._free = [] if free is None else free
-        self._slots: set[int] = set()
-
-    @property
-    def slots(self) -> frozenset[int]:
+        self._allocate = allocate
+        self.slots: set[int] = set()
         """The slots that have come."""
-        return frozenset(self._slots)
 
     @property
     def complete(self) -> bool:
         """Whether all slots have come."""
-        return len(self._slots) == self.n
+        return len(self.slots) == self.n
 
     def add(self, slot: int, array: np.ndarray) -> None:
         """The 1-D `array` of `slot` has come."""
-        if not 0 <= slot < self.n or slot in self._slots:
+        if not 0 <= slot < self.n or slot in self.slots:
             raise ValueError(f"slot {slot} of {self.n}: out of range, or there already")
-        if array.shape != (self.size,) or array.dtype not in (self.dtype, self._wide):
+        if array.shape != (self.size,) or (array.dtype != self.dtype and array.dtype != self._wide):
             raise ValueError(f"slot {slot}: {array.dtype}{array.shape}, expected {self.dtype}({self.size},)")
-        self._slots.add(slot)
+        self.slots.add(slot)
         node, value = slot, array
-        while (step := self._steps[node]) is not None and step.sibling in self._sums:
-            other = self._sums.pop(step.sibling)
-            out = self._buffer(node, value, step.sibling, other)
-            left, right = (value, other) if step.is_left else (other, value)
-            with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
-                np.add(left, right, out=out, dtype=self._wide)
-            self._owned.add(step.parent)
-            node, value = step.parent, out
+        while (step := self._steps[node]) is not None and step.parent != self._root:
+            if step.sibling not in self._sums:
+                break
+            node, value = step.parent, self._add(node, value, step)
         self._sums[node] = value
+
+    def _add(self, node: int, value: np.ndarray, step: _Step) -> np.ndarray:
+        """The sum of a node, which is not among the sums, and its sibling."""
+        other = self._sums.pop(step.sibling)
+        out = self._buffer(node, value, step.sibling, other)
+        left, right = (value, other) if step.is_left else (other, value)
+        with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
+            np.add(left, right, out=out, dtype=self._wide)
+        self._owned.add(step.parent)
+        return out
 
     def _buffer(self, node: int, value: np.ndarray, sibling: int, other: np.ndarray) -> np.ndarray:
         """Where the sum of two nodes goes: into one of them if that is ours, and the other is free then."""
@@ -157,26 +211,46 @@ class TreeSum:
         self._free += owned[1:]
         if owned:
             return owned[0]
-        return self._free.pop() if self._free else aligned_empty(self.size, self._wide)
+        return self._free.pop() if self._free else self._allocate(self.size, self._wide)
+
+    def _check_complete(self) -> None:
+        if not self.complete:
+            raise ValueError(f"{len(self.slots)} of {self.n} slots have come")
 
     def total(self) -> np.ndarray:
         """The sum, in the wide dtype; it stays as it is until `clear`. With one slot: what was given."""
-        if not self.complete:
-            raise ValueError(f"{len(self._slots)} of {self.n} slots have come")
-        return self._sums[len(self._steps) - 1]
+        self._check_complete()
+        if self._root not in self._sums:
+            node = next(iter(self._sums))
+            step = self._steps[node]
+            assert step is not None
+            self._sums[self._root] = self._add(node, self._sums.pop(node), step)
+        return self._sums[self._root]
+
+    def last_sum(self, scratch: Allocate) -> LastSum | np.ndarray:
+        """The sum in the arrays' dtype, as something to go through once, in slices, before `clear`."""
+        self._check_complete()
+        if self._root in self._sums:
+            return self._sums[self._root].astype(self.dtype, copy=False)
+        node, other = self._sums
+        step = self._steps[node]
+        assert step is not None
+        left, right = (node, other) if step.is_left else (other, node)
+        return LastSum(self._sums[left], self._sums[right], self.dtype, scratch)
 
     def exchange(self, buffer: np.ndarray) -> np.ndarray:
         """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it."""
-        total, root = self.total(), len(self._steps) - 1
-        if root not in self._owned or buffer.dtype != self._wide:
+        total = self.total()
+        if self._root not in self._owned or buffer.dtype != self._wide:
             np.copyto(buffer, total, casting="same_kind")
             return buffer
-        self._sums[root] = buffer
+        self._sums[self._root] = buffer
         return total
 
     def clear(self) -> None:
         """Forget all slots, and keep the buffers."""
-        self._free += [self._sums[node] for node in self._owned]
+        if self._owned:
+            self._free += [self._sums[node] for node in self._owned]
+            self._owned.clear()
         self._sums.clear()
-        self._owned.clear()
-        self._slots.clear()
+        self.slots.clear()

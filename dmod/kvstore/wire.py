@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 
 from dmod.base import ProtocolError
-from dmod.kvstore.actions import Payload
+from dmod.kvstore.actions import Outgoing, Staged
 from dmod.kvstore.messages import (
     MAX_FRAMES,
     MAX_HEADER_NBYTES,
@@ -37,7 +37,7 @@ PROTOCOL_VERSION = 1
 _NUMBERS = {cls: number for number, cls in MESSAGES.items()}
 
 
-def encode(message: Message, payloads: Sequence[Payload] = ()) -> list[bytes | memoryview]:
+def encode(message: Message, payloads: Sequence[Outgoing] = ()) -> list[bytes | memoryview]:
     """The frames of a message.
 
     Parameters
@@ -106,7 +106,9 @@ def _decode_header(frame: bytes | memoryview) -> Message:
     return cls(*values)
 
 
-def _bytes_of(payload: Payload) -> memoryview:
+def _bytes_of(payload: Outgoing) -> memoryview:
+    if type(payload) is Staged:
+        payload = payload.fill()
     view = memoryview(payload)  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
     try:
         # A view of no elements cannot be cast: its strides may be anything.

@@ -149,14 +149,16 @@ class FlatUpdater:
         wide = np.dtype(np.float32) if self._mixed else self.dtype
         return (wide,) * (self.optimizer.flat_states() + self._mixed)
 
-    def update(self, weight: np.ndarray, grad: np.ndarray) -> None:
+    def update(self, weight: np.ndarray, grad: Any) -> None:
         """Update `weight` in place.
 
         Parameters
         ----------
         weight : ndarray, shape (size,), of the updater's dtype
         grad : ndarray, shape (size,)
-            The gradient, left as it is; of the same dtype or a wider one.
+            The gradient, left as it is; of the same dtype or a wider one. On the host it may be something
+            that makes each slice when it is asked for, as a server's sum over workers does: only `shape`
+            and slices are used, each once.
         """
         if weight.shape != (self.size,) or grad.shape != (self.size,) or weight.dtype != self.dtype:
             raise InvalidArgument(

@@ -17,6 +17,7 @@ from dmod.base import InvalidArgument
 from dmod.context import Context
 from dmod.device import backend, copy, module_of, to_host
 from dmod.kvstore.reduce import DeviceSum
+from dmod.kvstore.transports.segments import gradient_buffer
 from dmod.ndarray import NDArray
 from dmod.ndarray.flat import FlatLayout
 
@@ -107,7 +108,10 @@ class ParameterSet:
                 for name, view in layout.views(group.values[device]).items():
                     arrays[device][name] = NDArray(view, ctx)
                 if with_grads:
-                    group.grads.append(memory.zeros((layout.size,), dtype))
+                    shared = memory.is_host and len(contexts) == 1
+                    group.grads.append(
+                        gradient_buffer(layout.size, dtype) if shared else memory.zeros((layout.size,), dtype)
+                    )
                     for name, view in layout.views(group.grads[device]).items():
                         self.grad_arrays[device][name] = NDArray(view, ctx)
             groups.append(group)

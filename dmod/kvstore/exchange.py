@@ -1,0 +1,174 @@
+"""Pushes and pulls: which pieces of which keys travel together, and where their bytes come from and go to.
+
+A training step asks for the same keys every time, so how they are cut and joined is worked out once, as a
+list of `Unit`, and kept; a call fills in arrays and rounds.
+
+Towards a server that shares memory with this process, large arrays are not sent but referred to. An array
+of a pushpull which lies in shared memory is read by the server where it is, until the answer has come.
+Any other one is copied first, to slots which a key has two of: a push is acknowledged before its round
+has been applied, but at most one round before, so while one slot is still being read the other is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from dmod.kvstore.actions import Outgoing, Payload, Staged
+from dmod.kvstore.compression import Compressor
+from dmod.kvstore.messages import Message, PieceRef, Pull, Push, PushPull, Values
+from dmod.kvstore.outstanding import Build, ClientPiece, Take
+from dmod.kvstore.parts import ClientKey, joined
+
+__all__ = ["Entry", "Exchange", "SharedMemory", "Unit", "plan_units"]
+
+SHARED_FROM_NBYTES = 4096
+"""Smaller arrays travel through the socket."""
+
+Entry = tuple[ClientKey, "np.ndarray | None", Sequence[np.ndarray]]
+"""A key, the array to push, and where to write the values; each whole, and 1-D."""
+
+
+class SharedMemory(Protocol):
+    """What `transports.segments.Arena` is: memory that servers of this host can read."""
+
+    def empty(self, size: int, dtype: np.dtype) -> np.ndarray | None:
+        """An uninitialised 1-D array, or None if there is no memory for it."""
+
+    def owns(self, array: np.ndarray) -> bool:
+        """Whether an array lies there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Pieces of one server that travel together.
+
+    Attributes
+    ----------
+    server : int
+    dtype : str
+        Of the arrays that are pushed.
+    pieces : tuple of ClientPiece
+    places : tuple of (int, slice)
+        For each piece which entry of the call it belongs to, and where it lies in its arrays.
+    """
+
+    server: int
+    dtype: str
+    pieces: tuple[ClientPiece, ...]
+    places: tuple[tuple[int, slice], ...]
+
+
+def plan_units(entries: Sequence[Entry], unit_bytes: int) -> list[Unit]:
+    """How these entries, or any others with the same keys and dtypes, travel."""
+    groups: dict[tuple[int, str], list[tuple[ClientPiece, int, slice, int]]] = {}
+    for i, (key, array, _) in enumerate(entries):
+        dtype = key.dtype if array is None else array.dtype
+        for piece in key.pieces:
+            nbytes = (piece.stop - piece.start) * dtype.itemsize
+            place = (piece, i, slice(piece.start, piece.stop), nbytes)
+            groups.setdefault((piece.server, dtype.name), []).append(place)
+    units = []
+    for (server, name), group in groups.items():
+        for together in joined([nbytes for *_, nbytes in group], unit_bytes):
+            chosen = [group[i] for i in together]
+            pieces = tuple([piece for piece, *_ in chosen])
+            units.append(Unit(server, name, pieces, tuple([(i, cut) for _, i, cut, _ in chosen])))
+    # Servers take turns, so that each has something to do from the beginning.
+    turn: dict[int, int] = {}
+    order: dict[Unit, int] = {}
+    for unit in units:
+        turn[unit.server] = order[unit] = turn.get(unit.server, 0) + 1
+    return sorted(units, key=order.__getitem__)
+
+
+class Exchange:
+    """One push, pull or pushpull.
+
+    Parameters
+    ----------
+    call : {'push', 'pull', 'pushpull'}
+    entries : sequence of Entry
+    begins : callable
+        Is told a request's highest round when it leaves, 0 for a pull, and says which epoch it is.
+    shared : dict of int to SharedMemory
+        The servers that share memory with this process.
+    record : bytes, optional
+    compressor : Compressor, optional
+    """
+
+    def __init__(
+        self,
+        call: str,
+        entries: Sequence[Entry],
+        begins: Callable[[int], int],
+        shared: dict[int, SharedMemory],
+        record: bytes | None = None,
+        compressor: Compressor | None = None,
+    ):
+        self._call, self._entries, self._begins, self._shared = call, entries, begins, shared
+        self._record, self._compressor = record, compressor
+
+    def request(self, unit: Unit) -> tuple[Build, Take]:
+        """A unit's request, and what makes use of its answer."""
+        return partial(self._build, unit), partial(self._take, unit)
+
+    def _build(self, unit: Unit, number: int) -> tuple[Message, Sequence[Outgoing]]:
+        if self._call == "pull":
+            refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
+            return Pull(number, self._begins(0), refs), ()
+        for piece in unit.pieces:
+            piece.round += 1
+        refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
+        epoch = self._begins(max([piece.round for piece in unit.pieces]))
+        payloads: list[Outgoing] = self._payloads(unit)
+        record, self._record = self._record, None  # it travels once
+        if record is not None:
+            payloads.append(record)
+        kind = Push if self._call == "push" else PushPull
+        encoding = unit.dtype if self._compressor is None else self._compressor.encoding
+        return kind(number, epoch, encoding, refs, record is not None), payloads
+
+    def _payloads(self, unit: Unit) -> list[Outgoing]:
+        entries, memory = self._entries, self._shared.get(unit.server)
+        payloads: list[Outgoing] = []
+        for piece, (i, cut) in zip(unit.pieces, unit.places, strict=True):
+            array = entries[i][1]
+            assert array is not None
+            part = array if cut.stop - cut.start == array.size else array[cut]
+            if self._compressor is not None:
+                payloads.append(self._compressor.encode((piece.key, piece.number), part))
+            elif memory is None or part.nbytes < SHARED_FROM_NBYTES:
+                payloads.append(part)
+            else:
+                payloads.append(self._shareable(part, piece, memory))
+        return payloads
+
+    def _shareable(self, part: np.ndarray, piece: ClientPiece, memory: SharedMemory) -> Outgoing:
+        if self._call == "pushpull" and memory.owns(part):
+            return part
+        slot = piece.slots[0]
+        if slot is None or slot.dtype != part.dtype:
+            slot = piece.slots[0] = memory.empty(part.size, part.dtype)
+        if self._call == "push":
+            piece.slots.reverse()  # this one may be read until the next round's answer
+        return part if slot is None else Staged(slot, part)
+
+    def _take(self, unit: Unit, message: Message, payloads: Sequence[Payload]) -> None:
+        """Write the values that a unit was answered with into the user's arrays: all of them, or none."""
+        if not isinstance(message, Values):
+            return
+        entries = self._entries
+        values = []
+        for piece, (i, _), payload in zip(unit.pieces, unit.places, payloads, strict=True):
+            value = np.frombuffer(payload, entries[i][0].dtype)
+            if value.size != piece.stop - piece.start:
+                raise ValueError(f"{value.size} elements for piece {piece.number} of {piece.key!r}")
+            values.append(value)
+        for (i, cut), value in zip(unit.places, values, strict=True):
+            for out in entries[i][2]:
+                out[cut] = value
