@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dmod.device import module_of
-from dmod.device.kernels import compiled_kernels
-from dmod.optimizer.elementwise import ElementWise, decayed_gradient
+from dmod.optimizer.elementwise import CompiledStep, ElementWise, decayed_gradient
 from dmod.optimizer.optimizer import _check_number, register
 
 __all__ = ["FTML", "Adam", "Adamax", "Nadam"]
@@ -73,6 +73,15 @@ class Adam(_Moments):
         self.epsilon = epsilon
         self.lazy_update = lazy_update
 
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep:
+        beta1, beta2 = float(self.beta1), float(self.beta2)
+        rows = [(lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t), wd) for lr, wd in rates]
+        numbers = (
+            float(self.rescale_grad), float(self.clip_gradient or 0), beta1, 1 - beta1, beta2, 1 - beta2,
+            float(self.epsilon),
+        )  # fmt: skip
+        return CompiledStep("adam", rows, numbers)
+
     def step(
         self,
         weight: np.ndarray,
@@ -85,8 +94,6 @@ class Adam(_Moments):
     ) -> None:
         beta1, beta2, epsilon = float(self.beta1), float(self.beta2), float(self.epsilon)
         rate = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
-        if self._fused(weight, grad, states, rate, wd):
-            return
         xp, (mean, var), (g, other) = module_of(weight), states, scratch
         decayed_gradient(self, weight, grad, wd, g, other)
         xp.multiply(mean, beta1, mean)
@@ -101,23 +108,6 @@ class Adam(_Moments):
         xp.divide(mean, g, other)
         xp.multiply(other, rate, other)
         xp.subtract(weight, other, weight)
-
-    def _fused(
-        self, weight: np.ndarray, grad: np.ndarray, states: tuple[np.ndarray, ...], rate: float, wd: float
-    ) -> bool:
-        """Run the step as one compiled kernel, which has numpy's bits, if there is one for these arrays."""
-        if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in (weight, grad, *states)):
-            return False
-        kernels = compiled_kernels()
-        if kernels is None:
-            return False
-        beta1, beta2 = float(self.beta1), float(self.beta2)
-        numbers = (
-            float(self.rescale_grad), wd, float(self.clip_gradient or 0), rate, beta1, 1 - beta1, beta2,
-            1 - beta2, float(self.epsilon),
-        )  # fmt: skip
-        kernels.adam(weight, grad, *states, *(np.float32(n) for n in numbers))
-        return True
 
 
 @register

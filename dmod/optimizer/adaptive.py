@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dmod.device import module_of
-from dmod.device.kernels import compiled_kernels
-from dmod.optimizer.elementwise import ElementWise, decayed_gradient, multiply, rescaled_gradient
+from dmod.optimizer.elementwise import (
+    CompiledStep,
+    ElementWise,
+    decayed_gradient,
+    multiply,
+    rescaled_gradient,
+)
 from dmod.optimizer.optimizer import _check_number, register
 
 __all__ = ["AdaDelta", "AdaGrad", "Ftrl", "RMSProp"]
-
-
-def _kernels(*arrays: np.ndarray) -> Any:
-    """The compiled kernels, or None if there are none for such arrays."""
-    if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in arrays):
-        return None
-    return compiled_kernels()
 
 
 @register
@@ -58,6 +57,10 @@ class AdaGrad(ElementWise):
     def flat_states(self) -> int:
         return 1
 
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep:
+        numbers = (float(self.rescale_grad), float(self.clip_gradient or 0), float(self.float_stable_eps))
+        return CompiledStep("adagrad", list(rates), numbers)
+
     def step(
         self,
         weight: np.ndarray,
@@ -69,11 +72,6 @@ class AdaGrad(ElementWise):
         t: int,
     ) -> None:
         eps = float(self.float_stable_eps)
-        kernels = _kernels(weight, grad, *states)
-        if kernels is not None:
-            numbers = (float(self.rescale_grad), wd, float(self.clip_gradient or 0), lr, eps)
-            kernels.adagrad(weight, grad, *states, *(np.float32(n) for n in numbers))
-            return
         xp, (history,), (g, other) = module_of(weight), states, scratch
         rescaled_gradient(self, grad, 1.0, g)
         xp.multiply(g, g, other)
@@ -203,6 +201,16 @@ class RMSProp(ElementWise):
     def flat_states(self) -> int:
         return 3 if self.centered else 1
 
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep | None:
+        if self.centered:
+            return None
+        gamma1 = float(self.gamma1)
+        numbers = (
+            float(self.rescale_grad), float(self.clip_gradient or 0), gamma1, 1 - gamma1,
+            float(self.epsilon), float(self.clip_weights or 0),
+        )  # fmt: skip
+        return CompiledStep("rmsprop", list(rates), numbers)
+
     def step(
         self,
         weight: np.ndarray,
@@ -215,14 +223,6 @@ class RMSProp(ElementWise):
     ) -> None:
         gamma1, epsilon = float(self.gamma1), float(self.epsilon)
         limit = float(self.clip_weights or 0)
-        kernels = None if self.centered else _kernels(weight, grad, *states)
-        if kernels is not None:
-            numbers = (
-                float(self.rescale_grad), wd, float(self.clip_gradient or 0), lr, gamma1, 1 - gamma1,
-                epsilon, limit,
-            )  # fmt: skip
-            kernels.rmsprop(weight, grad, *states, *(np.float32(n) for n in numbers))
-            return
         xp, n, (g, other) = module_of(weight), states[0], scratch
         decayed_gradient(self, weight, grad, wd, g, other)
         xp.multiply(n, gamma1, n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,25 @@ from dmod.ndarray.sparse_array import RowSparseNDArray
 from dmod.optimizer.flat import step_array
 from dmod.optimizer.optimizer import Optimizer
 
-__all__ = ["ElementWise", "MasterLast", "decayed_gradient", "multiply", "rescaled_gradient"]
+__all__ = ["CompiledStep", "ElementWise", "MasterLast", "decayed_gradient", "multiply", "rescaled_gradient"]
+
+
+class CompiledStep(NamedTuple):
+    """A compiled step over float32 buffers, which has the bits of `step`.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name in `dmod.device.compiled_optimizers`.
+    rates : list of tuple of float
+        For each range of the buffer what follows from its learning rate and weight decay.
+    numbers : tuple of float
+        What holds for all.
+    """
+
+    kernel: str
+    rates: list[tuple[float, ...]]
+    numbers: tuple[float, ...]
 
 
 class ElementWise(Optimizer):
@@ -25,6 +44,13 @@ class ElementWise(Optimizer):
     lazy_update: bool = False
     state_form: ClassVar[str] = "tuple"
     """'tuple', or 'single' if the only state stands for itself, as MXNet has it."""
+
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep | None:
+        """Update `t` as a compiled kernel, for ranges with a learning rate and a weight decay each.
+
+        None: only `step` computes it. A class that overrides `step` says so anew.
+        """
+        return None
 
     def create_state(self, index: Any, weight: NDArray) -> Any:
         states = tuple(zeros(weight.shape, weight.context, weight.dtype) for _ in range(self.flat_states()))

@@ -1,20 +1,23 @@
 """`FlatUpdater`: one optimizer over a whole flat buffer of parameters.
 
 The same bits come out however the buffer is cut into pieces, and the same as from updating array by
-array: every element is computed from itself alone by the optimizer's `step`. The buffer is worked on in
-chunks that stay in the cache between the passes of a step; nothing is allocated in an update.
+array: every element is computed from itself alone by the optimizer's `step`. Where the optimizer has a
+compiled step, that is one call over the whole buffer, whatever multipliers its ranges have. Else the buffer
+is worked on in chunks that stay in the cache between the passes of a step.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dmod.base import InvalidArgument
 from dmod.device import HOST, Backend, backend_of, copy, module_of
+from dmod.device.kernels import kernels_for
 from dmod.ndarray.flat import ALIGNMENT, Segment
 
 if TYPE_CHECKING:
@@ -48,6 +51,35 @@ def supports_flat(optimizer: Optimizer) -> bool:
     return bool(type(optimizer).__dict__.get("flat", False))
 
 
+@cache
+def _has_compiled_step(kind: type) -> bool:
+    """Whether `compiled_step` computes what `step` does: the class that defines the one defines the other."""
+    return next(("compiled_step" in c.__dict__ for c in kind.__mro__ if "step" in c.__dict__), False)
+
+
+def _run_compiled(
+    optimizer: Any,
+    weight: np.ndarray,
+    grad: np.ndarray,
+    states: Sequence[np.ndarray],
+    bounds: np.ndarray,
+    rates: Sequence[tuple[float, float]],
+    t: int,
+) -> bool:
+    """Update the ranges `bounds`, each with its rates, in one call if there is a kernel for these arrays."""
+    if not _has_compiled_step(type(optimizer)) or kernels_for(weight, grad, *states) is None:
+        return False
+    found = optimizer.compiled_step(rates, t)
+    if found is None or optimizer.flat_states() != len(states):
+        return False
+    from dmod.device import compiled_optimizers
+
+    kernel = getattr(compiled_optimizers, found.kernel)
+    rows, numbers = np.array(found.rates, np.float32), np.array(found.numbers, np.float32)
+    kernel(weight, grad, *states, bounds, rows, numbers)
+    return True
+
+
 def step_array(
     optimizer: Optimizer,
     weight: np.ndarray,
@@ -69,7 +101,9 @@ def step_array(
     scratch = _scratch(flat[0].dtype, optimizer.scratch_arrays, device, chunk)
     mixed = len(states) > optimizer.flat_states()
     with np.errstate(all="ignore"), device.activate():
-        for start in range(0, flat[0].size, chunk):
+        bounds = np.array([[0, flat[0].size]])
+        done = _run_compiled(optimizer, flat[0], grad, flat[1:], bounds, [(lr, wd)], t)
+        for start in range(0, 0 if done else flat[0].size, chunk):
             part = slice(start, start + chunk)
             parts = tuple(a[part] for a in flat[1:])
             _step(optimizer, flat[0][part], grad[part], parts, lr, wd, scratch, t, mixed)
@@ -140,7 +174,9 @@ class FlatUpdater:
         self._mixed = bool(optimizer.multi_precision) and self.dtype == np.float16
         self._states = [device.zeros((size,), t) for t in self.state_dtypes]
         self._fresh = True
-        self._plan: list[tuple[Any, ...]] = []
+        self._plan: list[tuple[int, int, float, float]] = []
+        self._chunks: list[tuple[Any, ...]] = []
+        self._bounds = np.empty((0, 2), np.int64)
         self._planned_for: tuple[Any, ...] | None = None
 
     @property
@@ -173,9 +209,13 @@ class FlatUpdater:
         if self.count > optimizer.num_update:
             optimizer.num_update = self.count
         rate = optimizer._rate_at(self.count)
-        scratch = _scratch(self.dtype, optimizer.scratch_arrays, self._device, self._chunk)
+        ranges = self._current_plan()
         with np.errstate(all="ignore"), self._device.activate():
-            for start, stop, states, lr_mult, wd in self._current_plan():
+            rates = [(rate * lr_mult, wd) for _, _, lr_mult, wd in ranges]
+            if _run_compiled(optimizer, weight, grad, self._states, self._bounds, rates, self.count):
+                return
+            scratch = _scratch(self.dtype, optimizer.scratch_arrays, self._device, self._chunk)
+            for start, stop, states, lr_mult, wd in self._chunks:
                 part, lr = weight[start:stop], rate * lr_mult
                 _step(optimizer, part, grad[start:stop], states, lr, wd, scratch, self.count, self._mixed)
 
@@ -187,14 +227,16 @@ class FlatUpdater:
         else:
             self.optimizer.begin_states(weight, tuple(self._states))
 
-    def _current_plan(self) -> list[tuple[Any, ...]]:
-        """The chunks with their multipliers, made anew when those have changed."""
+    def _current_plan(self) -> list[tuple[int, int, float, float]]:
+        """The ranges of equal multipliers and their chunks, made anew when multipliers have changed."""
         optimizer = self.optimizer
         by_object = [(p.lr_mult, p.wd_mult) for p in optimizer.param_dict.values()]
         now = (optimizer.wd, optimizer.lr_mult, optimizer.wd_mult, by_object)
         if now != self._planned_for:
             self._planned_for = (optimizer.wd, dict(optimizer.lr_mult), dict(optimizer.wd_mult), by_object)
-            self._plan = [chunk for run in self._runs() for chunk in self._chunks(*run)]
+            self._plan = self._runs()
+            self._chunks = [chunk for run in self._plan for chunk in self._cut(*run)]
+            self._bounds = np.array([run[:2] for run in self._plan], np.int64).reshape(-1, 2)
         return self._plan
 
     def _runs(self) -> list[tuple[int, int, float, float]]:
@@ -212,7 +254,7 @@ class FlatUpdater:
                 runs.append((s.start, s.stop, *rates))
         return runs
 
-    def _chunks(self, start: int, stop: int, lr_mult: float, wd: float) -> list[tuple[Any, ...]]:
+    def _cut(self, start: int, stop: int, lr_mult: float, wd: float) -> list[tuple[Any, ...]]:
         chunks = []
         for low in range(start, stop, self._chunk):
             high = min(low + self._chunk, stop)

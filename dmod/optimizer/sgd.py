@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dmod.device import module_of
-from dmod.device.kernels import compiled_kernels
-from dmod.optimizer.elementwise import MasterLast, rescaled_gradient
+from dmod.optimizer.elementwise import CompiledStep, MasterLast, rescaled_gradient
 from dmod.optimizer.optimizer import _check_number, register
 
 __all__ = ["NAG", "SGD", "ccSGD"]
@@ -22,6 +22,12 @@ class _Momentum(MasterLast):
 
     def flat_states(self) -> int:
         return 1 if self.momentum else 0
+
+    def _plain_step(self, rates: Sequence[tuple[float, float]]) -> CompiledStep:
+        """The step without momentum."""
+        rescale = float(self.rescale_grad)
+        rows = [(-lr * rescale, 1.0 - lr * wd, -lr) for lr, wd in rates]
+        return CompiledStep("sgd", rows, (rescale, float(self.clip_gradient or 0)))
 
 
 @register
@@ -59,6 +65,14 @@ class SGD(_Momentum):
         self.momentum = momentum
         self.lazy_update = lazy_update
 
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep:
+        if not self.momentum:
+            return self._plain_step(rates)
+        rescale = float(self.rescale_grad)
+        rows = [(-lr * rescale, -lr * wd, -lr) for lr, wd in rates]
+        numbers = (rescale, float(self.clip_gradient or 0), float(self.momentum))
+        return CompiledStep("sgd_momentum", rows, numbers)
+
     def step(
         self,
         weight: np.ndarray,
@@ -69,9 +83,6 @@ class SGD(_Momentum):
         scratch: tuple[np.ndarray, ...],
         t: int,
     ) -> None:
-        rescale, clip = float(self.rescale_grad), self.clip_gradient
-        if (clip is None or not clip > 0) and _fused(self, weight, grad, states, -lr * rescale, -lr * wd):
-            return
         xp, (step,) = module_of(weight), scratch
         # Scalars are folded together first: each pass over the arrays counts.
         rescaled_gradient(self, grad, -lr, step)
@@ -87,29 +98,6 @@ class SGD(_Momentum):
             if wd:
                 xp.multiply(weight, 1.0 - lr * wd, weight)
             xp.add(weight, step, weight)
-
-
-def _fused(
-    optimizer: SGD,
-    weight: np.ndarray,
-    grad: np.ndarray,
-    states: tuple[np.ndarray, ...],
-    scale: float,
-    decay: float,
-) -> bool:
-    """Run the step as one compiled kernel, which has numpy's bits, if there is one for these arrays."""
-    arrays = (weight, grad, *states)
-    if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in arrays):
-        return False
-    kernels = compiled_kernels()
-    if kernels is None:
-        return False
-    if states:
-        momentum = np.float32(optimizer.momentum)
-        kernels.sgd_momentum(weight, grad, states[0], np.float32(scale), momentum, np.float32(decay))
-    else:
-        kernels.sgd(weight, grad, np.float32(scale), np.float32(1.0 + decay))
-    return True
 
 
 @register
@@ -150,6 +138,14 @@ class NAG(_Momentum):
         super().__init__(**kwargs)
         _check_number(type(self).__name__, "momentum", momentum)
         self.momentum = momentum
+
+    def compiled_step(self, rates: Sequence[tuple[float, float]], t: int) -> CompiledStep:
+        if not self.momentum:
+            return self._plain_step(rates)
+        rescale, factor = float(self.rescale_grad), float(self.momentum)
+        rows = [(-lr * rescale, -lr * wd, -lr, 1.0 - (1.0 + factor) * lr * wd) for lr, wd in rates]
+        numbers = (rescale, float(self.clip_gradient or 0), factor, 1.0 + factor)
+        return CompiledStep("nag", rows, numbers)
 
     def step(
         self,

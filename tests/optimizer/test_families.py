@@ -1,4 +1,4 @@
-"""What trajectories don't show: kernels' bits, sparse gradients, noise, where MXNet errs, descriptions."""
+"""What trajectories don't show: sparse gradients, noise, where MXNet errs, descriptions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import pytest
 from dmod import optimizer as opt
 from dmod.base import InvalidArgument
 from dmod.device import random as device_random
-from dmod.device.kernels import compiled_kernels
-from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import array
 from dmod.ndarray.sparse import row_sparse_array
-from dmod.optimizer import adam, adaptive
 
 FLAT = [
     "sgd", "ccsgd", "nag", "signum", "ftml", "dcasgd", "adam", "adagrad", "adadelta", "rmsprop", "ftrl",
@@ -44,36 +41,6 @@ def test_float16_weights_follow_their_float32_copy(name: str) -> None:
         low(0, array(grad, dtype="float16"), narrow)
         high(0, array(grad, dtype="float32"), wide)
     assert narrow.asnumpy().tobytes() == wide.asnumpy().astype(np.float16).tobytes()
-
-
-@pytest.mark.parametrize("wd", [0.0, 0.01])
-@pytest.mark.parametrize("clip", [None, 0.4])
-@pytest.mark.parametrize(
-    ("name", "options"), [("adam", {}), ("adagrad", {}), ("rmsprop", {}), ("rmsprop", {"clip_weights": 0.9})]
-)
-def test_compiled_kernels_have_numpys_bits(
-    name: str, options: dict[str, Any], clip: float | None, wd: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if compiled_kernels() is None:
-        pytest.skip("numba is not installed")
-    rng = np.random.default_rng(1)
-    layout = FlatLayout.plan([(0, "w_weight", (70_001,))], "float32")
-    grads = [rng.normal(size=layout.size).astype(np.float32) for _ in range(3)]
-    for grad in grads:
-        grad[:4] = np.nan, np.inf, -np.inf, 0
-    results = []
-    for compiled in (True, False):
-        if not compiled:
-            monkeypatch.setattr(adam, "compiled_kernels", lambda: None)
-            monkeypatch.setattr(adaptive, "compiled_kernels", lambda: None)
-        made = opt.create(name, learning_rate=0.1, wd=wd, clip_gradient=clip, rescale_grad=1 / 3, **options)
-        updater = opt.FlatUpdater(made, layout.segments, layout.size, "float32")
-        weight = np.random.default_rng(2).normal(size=layout.size).astype(np.float32)
-        for grad in grads:
-            updater.update(weight, grad)
-        results.append([weight, *updater.get_states()])
-    for left, right in zip(*results, strict=True):
-        np.testing.assert_array_equal(left, right)
 
 
 def sparse_and_dense() -> tuple[Any, np.ndarray]:
