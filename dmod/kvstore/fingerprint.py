@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -29,7 +30,7 @@ def fingerprint(settings: Settings) -> dict[str, str]:
     >>> sorted(fingerprint(Settings(num_threads=2)))
     ['blas', 'machine', 'numba', 'numpy', 'python', 'threads']
     """
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    pools = _pools_of_numpy()
     kinds = sorted(
         " ".join(str(pool[name]) for name in ("internal_api", "version", "architecture") if pool.get(name))
         for pool in pools
@@ -43,6 +44,14 @@ def fingerprint(settings: Settings) -> dict[str, str]:
         "blas": ", ".join(dict.fromkeys(kinds)) or "none that threadpoolctl knows",
         "threads": str(threads),
     }
+
+
+def _pools_of_numpy() -> list[dict[str, Any]]:
+    """The BLAS that numpy has brought along; other packages load others, now or later, which do not count."""
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    root = np.__file__.removesuffix("__init__.py")[:-1]  # wheels put theirs into numpy.libs beside it
+    own = [pool for pool in pools if pool["filepath"].startswith(root)]
+    return own or pools
 
 
 def _version(package: str) -> str:
