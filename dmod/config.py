@@ -67,8 +67,13 @@ class Settings:
         ``DMOD_NUM_THREADS``: threads per device, for all that computes with several: BLAS and oneDNN. Unset,
         the workers of a job on one host (its root is a loopback address) share the processors evenly, unless
         ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS`` are set; None leaves the libraries' own settings.
+    restart : int
+        ``DMOD_RESTART``: how many times ``dmod-launch --max-restarts`` has started this job again.
     passes : str
         ``DMOD_PASSES``: which passes of the plan compiler run, such as 'all', 'none', '-fuse_elementwise'.
+    cache_dir : str
+        ``DMOD_CACHE_DIR``: where generated kernels are kept; default: ``$XDG_CACHE_HOME/dmod``, or
+        ``~/.cache/dmod``; '' if there is no home directory.
     """
 
     role: str = ""
@@ -93,7 +98,9 @@ class Settings:
     numba: bool = True
     onednn: str = ""
     num_threads: int | None = None
+    restart: int = 0
     passes: str = "all"
+    cache_dir: str = ""
 
 
 class _Reader:
@@ -188,7 +195,9 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         numba=read.flag(("DMOD_NUMBA",), True),
         onednn=read.text("DMOD_ONEDNN"),
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1) or _share_of_processors(read, role),
+        restart=read.integer("DMOD_RESTART", 0, 0),
         passes=read.text("DMOD_PASSES", "all") or "all",
+        cache_dir=read.text("DMOD_CACHE_DIR") or _user_cache(read),
     )
 
 
@@ -196,6 +205,12 @@ def kernel_variables() -> dict[str, str]:
     """The variables in the environment by which BLAS, OpenMP and oneDNN choose kernels and threads."""
     prefixes = ("OMP_", "OPENBLAS_", "MKL_", "GOTO_", "ONEDNN_", "DNNL_", "KMP_", "NUMBA_")
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}
+
+
+def _user_cache(read: _Reader) -> str:
+    """This package's part of the user's cache directory."""
+    base = read.text("XDG_CACHE_HOME") or (read.text("HOME") and os.path.join(read.text("HOME"), ".cache"))
+    return os.path.join(base, "dmod") if os.path.isabs(base) else ""
 
 
 def _share_of_processors(read: _Reader, role: str) -> int | None:

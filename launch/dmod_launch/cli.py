@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from dmod.base import InvalidArgument
 from dmod.config import settings
-from dmod_launch.job import programs
+from dmod_launch.job import Program, programs
+from dmod_launch.restart import Announcer, run_with_restarts
 from dmod_launch.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -36,6 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=VALUE",
         help="an environment variable for all processes; may be repeated",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start a job that has failed again, up to N times; a training with a checkpoint directory goes "
+        "on from its newest checkpoint (default: 0)",
     )
     parser.add_argument(
         "--timeout",
@@ -74,13 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not command:
         parser.error("expected a COMMAND for the workers, such as: python train.py --kv-store dist_sync")
     num_servers = arguments.num_workers if arguments.num_servers is None else arguments.num_servers
+    if arguments.max_restarts < 0:
+        parser.error(f"--max-restarts {arguments.max_restarts}: expected 0 or more")
+    colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+    def start(restart: int) -> list[Program]:
+        extra = {**_extra(arguments), "DMOD_RESTART": str(restart)}
+        return programs(command, arguments.num_workers, num_servers, os.environ, extra)
+
     try:
-        found = programs(command, arguments.num_workers, num_servers, os.environ, _extra(arguments))
+        first = start(0)
     except InvalidArgument as error:
         parser.error(str(error))
-    colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    timeout_s = settings(found[0].environment).timeout_s
-    return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour).run(found)
+    timeout_s = settings(first[0].environment).timeout_s
+
+    def supervise(at_once: bool) -> Supervisor:
+        return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour, at_once)
+
+    return run_with_restarts(start, supervise, arguments.max_restarts, Announcer(sys.stderr.buffer, colour))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def programs(
     base |= extra
     settings(base)  # complain about what the user has set once, rather than once per process
     node = (sys.executable, "-m", "dmod.kvstore")
-    found = [Program("scheduler", None, node, base | {"DMLC_ROLE": "scheduler"})]
+    role = {"DMLC_ROLE": "scheduler", "DMOD_DEATHS_ON_STDIN": "1"}
+    found = [Program("scheduler", None, node, base | role)]
     for rank in range(num_servers):
         role = {"DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
         found.append(Program("server", rank, node, base | role))

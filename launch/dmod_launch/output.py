@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import BinaryIO
 
 __all__ = ["LineRelay", "prefix"]
 
+LAST_LINES = 3
+"""How many lines of a process are told again when it has failed."""
 _COLOURS = {"scheduler": 90, "server": 35, "launcher": 33}
 _WORKER_COLOURS = (36, 32, 34, 95, 96, 92, 94)
 
@@ -32,10 +36,33 @@ class LineRelay:
     ----------
     sink : binary file
     prefix : bytes
+    watch : callable, optional
+        Is shown every line.
+
+    Attributes
+    ----------
+    last : deque of bytes
+        The last few lines that are not empty.
+    brief : bool
+        Leave out Python's tracebacks, all but the last line of each, and that too where it says no more
+        than KeyboardInterrupt: the user has ended the job, and knows why.
+
+    Examples
+    --------
+    >>> import io
+    >>> sink = io.BytesIO()
+    >>> relay = LineRelay(sink, b'[worker 0] ')
+    >>> relay.brief = True
+    >>> relay.feed(b'one\\nTraceback (most recent call last):\\n  File "x.py"\\nKeyboardInterrupt\\ntwo\\n')
+    >>> sink.getvalue()
+    b'[worker 0] one\\n[worker 0] two\\n'
     """
 
-    def __init__(self, sink: BinaryIO, prefix: bytes):
-        self._sink, self._prefix = sink, prefix
+    def __init__(self, sink: BinaryIO, prefix: bytes, watch: Callable[[bytes], None] | None = None):
+        self._sink, self._prefix, self._watch = sink, prefix, watch
+        self.last: deque[bytes] = deque(maxlen=LAST_LINES)
+        self.brief = False
+        self._in_traceback = False
         self._parts: list[bytes] = []  # of the line that has not ended yet
 
     def feed(self, data: bytes) -> None:
@@ -54,6 +81,24 @@ class LineRelay:
             self._write([b"".join(self._parts)])
             self._parts = []
 
+    def _without_traceback(self, line: bytes) -> bool:
+        """Whether a line is to be shown."""
+        if line.startswith(b"Traceback (most recent call last):"):
+            self._in_traceback = True
+            return False
+        if not self._in_traceback:
+            return not line.startswith((b"During handling of the above", b"The above exception was the"))
+        if not line or line.startswith((b" ", b"\t")):
+            return False
+        self._in_traceback = False
+        return line.strip() != b"KeyboardInterrupt"
+
     def _write(self, lines: list[bytes]) -> None:
+        self.last.extend(line for line in lines[-LAST_LINES:] if line.strip())
+        if self._watch is not None:
+            for line in lines:
+                self._watch(line)
+        if self.brief:
+            lines = [line for line in lines if self._without_traceback(line)]
         self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))
         self._sink.flush()

@@ -1,25 +1,30 @@
 """Runs the processes of a job: relays their output, and ends them all when one fails.
 
-Each process runs under a keeper of its own (`keeper`), which ends it when the launcher dies.
+Each process runs under a keeper of its own (`keeper`), which ends it when the launcher dies. The
+scheduler is told at once which processes have ended, on its standard input.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from dmod_launch.job import Program
 from dmod_launch.output import LineRelay, prefix
 
-__all__ = ["Supervisor"]
+__all__ = ["Failure", "Supervisor"]
 
+_VERDICT = re.compile(r"dmod scheduler: (.*)")
 MARGIN_S = 2.0
 """What a process may need, beyond the time to notice that another is dead, to say so and to end."""
 TERM_S, KILL_S = 1.5, 1.5
@@ -28,6 +33,25 @@ DRAIN_S = 1.0
 """How long to wait for the end of the output of a process that has ended."""
 SAME_FAILURE_S = 1.0
 """Failures within this time count as one: which of them was noticed first is chance."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of the process that failed first.
+
+    Attributes
+    ----------
+    process : str
+        Such as 'worker 0'.
+    how : str
+        Such as 'was killed by signal 9 (SIGKILL)' or 'has ended with exit status 1'.
+    last_lines : tuple of str
+        What it said last, its errors rather than its output.
+    """
+
+    process: str
+    how: str
+    last_lines: tuple[str, ...]
 
 
 class _Child:
@@ -43,7 +67,7 @@ class _Child:
             self.process = subprocess.Popen(
                 command,
                 env=program.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if program.role == "scheduler" else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[lifeline],
@@ -55,6 +79,7 @@ class _Child:
         finally:
             os.close(lifeline)
         self.ended_at: float | None = None
+        self.relays: list[LineRelay] = []  # of its output, of its errors
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its children."""
@@ -63,11 +88,37 @@ class _Child:
         except OSError:
             pass  # it has ended
 
+    def tell(self, line: str) -> None:
+        """Write a line to the process's standard input, if it is read."""
+        if self.process.stdin is None:
+            return
+        try:
+            self.process.stdin.write(line.encode(errors="replace") + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it has ended
+
+    @property
+    def code(self) -> int:
+        """Its exit status, 128 + n for signal n."""
+        code: int = self.process.returncode
+        return code if code >= 0 else 128 - code
+
+    @property
+    def how(self) -> str:
+        """How it has ended."""
+        if not _is_signal(self.code):
+            return f"has ended with exit status {self.code}"
+        return f"was killed by signal {self.code - 128} ({signal.Signals(self.code - 128).name})"
+
     def close_lifeline(self) -> None:
         """Kill what is still there of it."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
 
 
 class Supervisor:
@@ -81,10 +132,20 @@ class Supervisor:
         Where their lines go.
     colour : bool
         Whether prefixes are coloured.
+    at_once : bool
+        Whether a failure ends all others at once, rather than leaving them time to notice: for a job that
+        is going to be started again.
+
+    Attributes
+    ----------
+    interrupted : bool
+        Whether a signal ended the job.
     """
 
-    def __init__(self, timeout_s: float, stdout: BinaryIO, stderr: BinaryIO, colour: bool):
-        self._timeout_s = timeout_s
+    def __init__(
+        self, timeout_s: float, stdout: BinaryIO, stderr: BinaryIO, colour: bool, at_once: bool = False
+    ):
+        self._timeout_s, self._at_once = timeout_s, at_once
         self._sinks = {"stdout": stdout, "stderr": stderr}
         self._colour = colour
         self._children: list[_Child] = []
@@ -92,10 +153,13 @@ class Supervisor:
         self._signals: list[int] = []
         self._code = 0
         self._failed_at: float | None = None
-        self._interrupted = False
+        self.interrupted = False
         self._told_to_end = False  # all that are left, by a signal
         self._workers_gone = False
         self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
+        self._culprit: _Child | None = None
+        self._failed: list[_Child] = []  # by themselves, in the order in which that was noticed
+        self._verdict = ""  # what the scheduler says of the first loss
 
     def run(self, programs: Sequence[Program]) -> int:
         """Start `programs`, and see them through.
@@ -118,6 +182,7 @@ class Supervisor:
             while any(child.ended_at is None for child in self._children):
                 self._step(reader)
             self._drain()
+            self._name_culprit()
         except BrokenPipeError:
             self._code = self._code or 128 + signal.SIGPIPE
         finally:
@@ -133,6 +198,15 @@ class Supervisor:
             os.close(writer)
         return self._code
 
+    @property
+    def failure(self) -> Failure | None:
+        """The first failure, once `run` has returned."""
+        child = self._culprit
+        if child is None:
+            return None
+        said = next((relay.last for relay in reversed(child.relays) if relay.last), ())
+        return Failure(child.program.name, child.how, tuple(line.decode(errors="replace") for line in said))
+
     def _start(self, programs: Sequence[Program]) -> None:
         for program in programs:
             child = _Child(program)
@@ -141,7 +215,9 @@ class Supervisor:
             for name, pipe in (("stdout", child.process.stdout), ("stderr", child.process.stderr)):
                 assert pipe is not None
                 os.set_blocking(pipe.fileno(), False)
-                relay = LineRelay(self._sinks[name], label)
+                is_scheduler = program.role == "scheduler"
+                relay = LineRelay(self._sinks[name], label, self._hear_verdict if is_scheduler else None)
+                child.relays.append(relay)
                 self._selector.register(pipe, selectors.EVENT_READ, relay)
 
     def _note_signal(self, number: int, frame: object) -> None:
@@ -180,6 +256,7 @@ class Supervisor:
         for child in self._children:
             if child.ended_at is None and child.process.poll() is not None:
                 child.ended_at = time.monotonic()
+                self._tell_scheduler(child)
                 self._note_end(child)
         running = [child for child in self._children if child.ended_at is None]
         if running and not self._workers_gone and all(child.program.role != "worker" for child in running):
@@ -189,24 +266,67 @@ class Supervisor:
             if not self._told_to_end:
                 self._end_within(MARGIN_S)
 
-    def _note_end(self, child: _Child) -> None:
-        code = child.process.returncode
-        code = code if code >= 0 else 128 - code
-        if code == 0 or self._interrupted or (self._told_to_end and self._failed_at is None):
+    def _tell_scheduler(self, child: _Child) -> None:
+        """So that the others need not wait until its silence has become long enough."""
+        role, others = child.program.role, [c for c in self._children if c.program.role == "worker"]
+        if role == "scheduler" or (child.code == 0 and all(c.ended_at is not None for c in others)):
             return
-        how = f"signal {signal.Signals(code - 128).name}" if _is_signal(code) else f"exit status {code}"
+        line = f"{role} {child.program.rank} it {child.how} at {time.strftime('%H:%M:%S')}"
+        self._children[0].tell(line)
+
+    def _hear_verdict(self, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        if not self._verdict and (found := _VERDICT.match(text)):
+            self._verdict = found[1]
+
+    def _note_end(self, child: _Child) -> None:
+        code = child.code
+        if code == 0 or self.interrupted or (self._told_to_end and self._failed_at is None):
+            return
         assert child.ended_at is not None
+        if not self._told_to_end:
+            self._failed.append(child)
         if self._failed_at is None:
             self._code, self._failed_at = code, child.ended_at
+            if self._at_once:
+                self._say(f"{child.program.name} {child.how}; ending the others")
+                self._be_brief(c for c in self._children if c is not child)
+                self._end_within(0)
+                return
             rest_s = self._timeout_s + MARGIN_S
-            self._say(f"{child.program.name} has ended with {how}; the others get {rest_s:g} s to end")
+            self._say(f"{child.program.name} {child.how}; the others get {rest_s:g} s to end")
             self._end_within(rest_s)
             return
         # Whoever gives up because of another's failure ends with 1, and may have been faster.
-        if self._code == 1 and child.ended_at - self._failed_at < SAME_FAILURE_S:
+        if self._code == 1 and child.ended_at - self._failed_at < SAME_FAILURE_S and not self._told_to_end:
             self._code = code
         if not self._told_to_end:
-            self._say(f"{child.program.name} has ended with {how}")
+            self._say(f"{child.program.name} {child.how}")
+
+    def _name_culprit(self) -> None:
+        """The last line says whose failure was the first; whatever the others have said of it is above."""
+        if self.interrupted or not self._failed:
+            return
+        killed = next((c for c in self._failed if _is_signal(c.code)), None)
+        named = next((c for c in self._failed if self._verdict.startswith(f"{c.program.name} ")), None)
+        culprit = self._culprit = killed or named or self._failed[0]
+        if not _is_signal(self._code):
+            self._code = culprit.code
+        text = f"{culprit.program.name} {culprit.how}"
+        if culprit is killed and culprit.code == 128 + signal.SIGKILL:
+            text += "; if nobody has done that, the machine may have run out of memory"
+        elif culprit is named:
+            text = self._verdict
+        elif self._verdict:
+            text += f"; {self._verdict}"
+        self._say(f"the job failed: {text}")
+
+    @staticmethod
+    def _be_brief(children: Iterable[_Child]) -> None:
+        """Leave out the tracebacks of processes that end because they are told to."""
+        for child in children:
+            for relay in child.relays:
+                relay.brief = True
 
     # ---- ending
 
@@ -219,10 +339,11 @@ class Supervisor:
         now = time.monotonic()
         if self._failed_at is None:
             self._failed_at, self._code = now, 128 + number
-        if self._interrupted:
+        if self.interrupted:
             self._ending = [(now, signal.SIGKILL)]
             return
-        self._interrupted = True
+        self.interrupted = True
+        self._be_brief(self._children)
         self._say(f"{signal.Signals(number).name}: ending all processes")
         self._ending = [
             (now, number),
