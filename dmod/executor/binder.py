@@ -11,6 +11,7 @@ from dmod.base import InvalidArgument
 from dmod.context import Context, current_context
 from dmod.device import backend
 from dmod.executor.executor import GRAD_REQS, Executor, Handle
+from dmod.executor.storage import csr_inputs, empty_csr, empty_rows, row_sparse_gradients
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
 from dmod.symbol import Symbol
@@ -123,10 +124,24 @@ def simple_bind(
         key, place = variables[name], placed[name]
         return NDArray(backend(place).zeros(inferred[key] or (), dtypes[key] or np.float32), place)
 
+    csr, rows = csr_inputs(symbol), row_sparse_gradients(symbol)
+
+    def argument(name: str) -> NDArray:
+        key = variables[name]
+        if name not in csr:
+            return zeros(name)
+        return empty_csr(inferred[key] or (), dtypes[key] or np.float32, placed[name])
+
+    def gradient(name: str) -> NDArray:
+        key = variables[name]
+        if name not in rows or reqs[name] == "add":
+            return zeros(name)
+        return empty_rows(inferred[key] or (), dtypes[key] or np.float32, placed[name])
+
     reqs = grad_reqs(grad_req, arg_names)
     handle = Handle(
-        {name: zeros(name) for name in arg_names},
-        {name: zeros(name) for name in arg_names if reqs[name] != "null"},
+        {name: argument(name) for name in arg_names},
+        {name: gradient(name) for name in arg_names if reqs[name] != "null"},
         {name: zeros(name) for name in aux_names},
     )
     return Executor(handle, symbol, ctx, reqs, groups)

@@ -120,11 +120,15 @@ class Executor:
         dtypes = infer_dtypes(order, {n: a.dtype for n, a in arrays.items()})
         _check_known(order, shapes)
         for name, grad in self._grads.items():
+            if grad.stype != "default" and self._reqs[name] == "add":
+                raise InvalidArgument(
+                    f"bind: grad_req of {name!r} is 'add'; a row_sparse gradient can only be written"
+                )
             if grad.shape != self._args[name].shape:
                 raise InvalidArgument(
                     f"bind: gradient of {name!r} has shape {grad.shape}, expected {self._args[name].shape}"
                 )
-        values = {name: array._data for name, array in arrays.items()}
+        values = {name: _held(array) for name, array in arrays.items()}
         outputs, head_grads = [], []
         made: dict[Any, Any] = {}  # a head that is listed twice has one array
         places = self._places(order)
@@ -146,7 +150,7 @@ class Executor:
             shapes=shapes,
             dtypes=dtypes,
             values=values,
-            grads={name: array._data for name, array in self._grads.items()},
+            grads={name: _held(array) for name, array in self._grads.items()},
             reqs=self._reqs,
             outputs=outputs,
             head_grads=head_grads,
@@ -250,6 +254,9 @@ class Executor:
         if name not in self._args:
             raise InvalidArgument(f"forward: no argument {name!r}{nearest(name, self._args)}")
         target = self._args[name]
+        if target.stype != "default":
+            target[:] = value
+            return
         source = value._dense()._data if isinstance(value, NDArray) else np.asarray(value)
         if source.shape != target.shape:
             raise InvalidArgument(
@@ -440,6 +447,11 @@ class Executor:
             steps = f"{len(plan.forward)} forward and {len(plan.backward)} backward steps"
             lines.append(f"Plan for {kind}: {steps}, {plan.nbytes} bytes of intermediate results")
         return "\n".join(lines)
+
+
+def _held(array: NDArray) -> Any:
+    """What a plan is compiled over: the memory of a dense array, a sparse one itself."""
+    return array._data if array.stype == "default" else array
 
 
 def _check_known(order: Sequence[Node], shapes: Mapping[tuple[int, int], Any]) -> None:

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from dmod.base import MXNetError
-from dmod.device import HOST, Backend, copy
+from dmod.device import HOST, Backend, copy, to_host
 from dmod.device.random import SlotStream
 from dmod.executor import passes
 from dmod.executor.memory import Workspace, assign_offsets
 from dmod.executor.passes.graph import Key, needs_gradient
+from dmod.executor.storage import clear_rows, densified
 from dmod.ops.registry import Call, Operator, Step
+from dmod.ops.sparse_rows import is_sparse
 from dmod.symbol.graph import Entry, Node, output_name
 
 __all__ = ["Binding", "Plan", "compile_plan"]
@@ -200,7 +202,8 @@ class _Compiler:
             buffer = Buffer(place, self.binding.shapes[key], self.binding.dtypes[key], heads.get(key))
             self.values[key] = buffer
             outputs.append(buffer)
-        if node.op.view(node.attrs, self.is_train) and (id(node), 0) not in heads:
+        is_view = node.op.view(node.attrs, self.is_train) and not is_sparse(inputs[0].root.array)
+        if is_view and (id(node), 0) not in heads:
             outputs[0].base = inputs[0]
             self.viewed.add(id(node))
             for buffer in outputs[:1]:
@@ -383,8 +386,13 @@ class _Compiler:
         free = key not in grads and place is self.binding.place(node)
         if node.is_variable and free and self.binding.reqs.get(node.name) == "write":
             array = self.binding.grads[node.name]
+            if is_sparse(array) and self._readers(key) > 1:  # a sum is made of dense arrays
+                return Buffer(place, array.shape, array.dtype)
             return Buffer(place, array.shape, array.dtype, array)
         return Buffer(place, self.binding.shapes[key], self.binding.dtypes[key])
+
+    def _readers(self, key: Key) -> int:
+        return sum(_key(e) == key for node in self.binding.order for e in node.inputs)
 
     def _share_gradient(
         self, source: Buffer | None, target: Buffer | None, grads: dict[Key, Buffer], key: Key
@@ -425,7 +433,8 @@ class _Compiler:
             if grad is not None:
                 self._add(target, grad, target)
         elif grad is None:
-            self.backward_drafts.append(_Draft(lambda: lambda: array.fill(0), place, ("_zeros", node.name)))
+            clear = (lambda: clear_rows(array)) if is_sparse(array) else (lambda: array.fill(0))
+            self.backward_drafts.append(_Draft(lambda: clear, place, ("_zeros", node.name)))
         elif grad.root.array is not array:
             self._copy(grad, target, self.backward_drafts)
 
@@ -458,7 +467,10 @@ class _Compiler:
 
         def build() -> Step:
             into = _array(target)
-            array = _array(source).reshape(into.shape)
+            array = _array(source)
+            if is_sparse(into):
+                return lambda: into.__setitem__(slice(None), to_host(array))
+            array = array.reshape(into.shape)
             return lambda: copy(into, array)
 
         drafts.append(_Draft(build, target.place, ("_copy", "")))
@@ -512,7 +524,12 @@ def _on(device: Backend, step: Step) -> Step:
 
 
 def _build(op: Operator, build: Callable[[Call], Step], call: Call) -> Step:
-    """Build a step; one that needs the host gets copies there, and its results are copied back."""
+    """Build a step; one that needs the host gets copies there, and its results are copied back.
+
+    One that doesn't take sparse arrays gets dense copies of them.
+    """
+    if any(map(is_sparse, (*call.inputs, *call.in_grads))) and not op.takes_sparse(call):
+        return densified(lambda dense: _build(op, build, dense), call)
     if not op.host or call.device.is_host:
         return build(call)
     pairs: list[tuple[Any, Any]] = []

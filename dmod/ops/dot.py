@@ -8,6 +8,7 @@ from typing import Any
 from dmod.base import InvalidArgument
 from dmod.ops.params import Param, boolean, choice, integer, optional
 from dmod.ops.registry import Attrs, Call, Shape, Shapes, Step, register
+from dmod.ops.sparse_rows import csr_product, csr_transposed_product, is_sparse
 
 _PARAMS = [
     Param("transpose_a", boolean, False, "Transpose lhs first."),
@@ -63,7 +64,35 @@ class _Matrices:
         self.out_shape = (m, n)
 
 
+def _takes_csr(call: Call) -> bool:
+    """A csr matrix times a dense one, neither transposed; the gradient of the latter may have some rows."""
+    lhs, rhs = call.inputs
+    return (
+        call.device.is_host
+        and is_sparse(lhs, "csr")
+        and not is_sparse(rhs)
+        and len(rhs.shape) == 2
+        and not (call.attrs.transpose_a or call.attrs.transpose_b)
+        and not (call.in_grads and is_sparse(call.in_grads[0]))
+    )
+
+
+def _csr_dot_grads(call: Call) -> Step:
+    (lhs, rhs), (dlhs, drhs), dy = call.inputs, call.in_grads, call.out_grads[0]
+
+    def run() -> None:
+        if dlhs is not None:
+            call.xp.matmul(dy, rhs.T, out=dlhs)
+        if drhs is not None:
+            csr_transposed_product(lhs, dy, drhs)
+
+    return run
+
+
 def _dot(call: Call) -> Step:
+    if is_sparse(call.inputs[0]):
+        (csr, dense), (out,) = call.inputs, call.outputs
+        return lambda: csr_product(csr, dense, out)
     xp, pair = call.xp, _Matrices(call, *call.inputs)
     out = call.outputs[0].reshape(pair.out_shape)
     a, b = pair.a.T if pair.ta else pair.a, pair.b.T if pair.tb else pair.b
@@ -71,6 +100,8 @@ def _dot(call: Call) -> Step:
 
 
 def _dot_grads(call: Call) -> Step:
+    if is_sparse(call.inputs[0]):
+        return _csr_dot_grads(call)
     xp, pair, grads = call.xp, _Matrices(call, *call.inputs), _Matrices(call, *call.in_grads)
     dy = call.out_grads[0].reshape(pair.out_shape)
     a, b = pair.a.T if pair.ta else pair.a, pair.b.T if pair.tb else pair.b
@@ -93,6 +124,7 @@ register(
     forward=_dot,
     backward=_dot_grads,
     backward_reads=((0, 1), ()),
+    takes_sparse=_takes_csr,
     doc="""The sum of products over lhs's last and rhs's first axis: of matrices, their product.
 
 lhs (..., k), rhs (k, ...) give the other axes of both; vectors give shape (1,). Transposed, lhs is

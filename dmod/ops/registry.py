@@ -141,6 +141,9 @@ class Operator:
         The parameter that counts the inputs, such as 'num_args', of an operator that takes any number.
     host : bool
         Whether its steps need numpy arrays on every device: the plan copies them to the host and back.
+    takes_sparse : callable
+        ``call -> bool``: whether its steps take the sparse arrays among the call's inputs and gradients as
+        they are (see `dmod.ops.sparse_rows`); else the plan gives it dense copies.
     aux_init : dict
         The ``__init__`` attribute of auxiliary variables that composition creates.
     """
@@ -164,6 +167,7 @@ class Operator:
     json_outputs: Callable[[Attrs], int | None] = _AS_OURS
     variadic: str = ""
     host: bool = False
+    takes_sparse: Callable[[Call], bool] = _NEVER
     aux_init: dict[str, str] = field(default_factory=dict)
     doc: str = ""
 
@@ -292,7 +296,7 @@ def _as_functions(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: v if callable(v) or k in _PLAIN else _constant(v) for k, v in fields.items()}
 
 
-_PLAIN = ("is_loss", "slots", "variadic", "host", "aux_init", "doc")
+_PLAIN = ("is_loss", "slots", "variadic", "host", "takes_sparse", "aux_init", "doc")
 
 
 def get_operator(name: str) -> Operator:

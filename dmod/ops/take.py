@@ -13,6 +13,7 @@ from dmod.ops.elementwise import merge_shapes
 from dmod.ops.indices import add_rows, clipped, data_type, take_rows, wrapped
 from dmod.ops.params import Param, boolean, choice, dtype, integer
 from dmod.ops.registry import Attrs, Call, Dtypes, Shapes, Step, register
+from dmod.ops.sparse_rows import add_by_row, is_sparse
 
 
 def _infer(attrs: Attrs, inputs: Shapes, outputs: Shapes) -> tuple[Shapes, Shapes, Shapes]:
@@ -126,8 +127,24 @@ def _embed(call: Call) -> Step:
     return run
 
 
+def _takes_row_gradient(call: Call) -> bool:
+    """Only the weight's gradient may be sparse."""
+    return call.device.is_host and not any(map(is_sparse, (*call.inputs, *call.in_grads[:1])))
+
+
 def _embed_grad(call: Call) -> Step:
     data, weight = call.inputs
+    if is_sparse(call.in_grads[1]):
+        index, fill = clipped(call, data, 0, weight.shape[0] - 1)
+        dy, (index_grad, grad) = call.out_grads[0], call.in_grads
+
+        def run() -> None:
+            fill()
+            add_by_row(index, dy, grad)
+            if index_grad is not None:
+                index_grad.fill(0)
+
+        return run
     return _gradient(call, data, call.in_grads[1], call.in_grads[0], weight.shape, 0)
 
 
@@ -139,12 +156,13 @@ for _name in ("Embedding", "_contrib_SparseEmbedding"):
             Param("input_dim", integer, doc="The number of rows, V."),
             Param("output_dim", integer, doc="The length of a row, D."),
             Param("dtype", dtype, np.dtype(np.float32), "The dtype of the weight."),
-            Param("sparse_grad", boolean, False, "Accepted; the gradient is dense."),
+            Param("sparse_grad", boolean, False, "Whether the weight's gradient is row_sparse."),
         ],
         infer_shape=_infer_embedding,
         infer_type=_embedding_type,
         forward=_embed,
         backward=_embed_grad,
+        takes_sparse=_takes_row_gradient,
         backward_reads=((0,), ()),
         doc="""Replace each index by a row of a matrix.
 
