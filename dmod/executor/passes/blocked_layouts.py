@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dmod.device.onednn import Engine, Layout, NotImplementedByLibrary, onednn
+from dmod.device.onednn.api import Kind
 from dmod.device.onednn.convolution import Convolution, Shapes
 from dmod.device.onednn.layers import Addition, BatchNorm, Function, Pooling
 from dmod.device.onednn.matmul import FUNCTIONS
@@ -122,10 +123,11 @@ class _Rewriting:
         inputs: list[Entry],
         target: Layout,
         hidden: Sequence[tuple[tuple[int, ...], Any]] = (),
+        after: Node | None = None,
     ) -> bool:
-        """Let a new node stand for `node`."""
+        """Let a new node stand for `node`; `after` is another new one that it follows."""
         shape = target.shape if target.is_plain else _opaque(target)
-        new = self.graph.add(op, attrs, inputs, node, [(shape, np.float32), *hidden])
+        new = self.graph.add(op, attrs, inputs, after or node, [(shape, np.float32), *hidden])
         self.laid[id(node), 0] = _Laid(Entry(new, 0), target)
         return True
 
@@ -221,15 +223,46 @@ class _Rewriting:
 
     def pooling(self, node: Node) -> bool:
         laid = self._blocked(node.inputs[0])
-        found = pooling_of(node.attrs, self.graph.shape(node.inputs[0]))
-        if laid is None or found is None:
+        window = pooling_of(node.attrs, self.graph.shape(node.inputs[0]))
+        if laid is None or window is None:
             return False
-        out, window = self.graph.shape(Entry(node, 0)), found
+        swapped = self._before_function(node, laid) if window[0] == Kind.POOLING_MAX else None
+        source, name = swapped or (laid.entry, None)
+        out = self.graph.shape(Entry(node, 0))
         spec = Pooling(self.engine, laid.layout, out, *window, is_train=self.graph.is_train)
         if self.graph.is_train:
             spec.backward  # noqa: B018
         places = [] if spec.workspace is None else [((spec.workspace.nbytes,), np.uint8)]
-        return self._put(node, POOLING, Attrs(pooling=spec), [laid.entry], spec.target, places)
+        self._put(node, POOLING, Attrs(pooling=spec), [source], spec.target, places)
+        if name is None:
+            return True
+        function = Function(self.engine, spec.target, name, self.graph.is_train)
+        pooled = self.laid[id(node), 0].entry
+        return self._put(node, FUNCTION, Attrs(function=function), [pooled], spec.target, after=pooled.node)
+
+    def _before_function(self, node: Node, laid: _Laid) -> tuple[Entry, str] | None:
+        """What a function that only this pooling reads was computed from, and the function's name.
+
+        All of `FUNCTIONS` are monotone, so the maximum may be taken before them: of fewer elements.
+        """
+        before = laid.entry.node
+        if not self._alone(node.inputs[0], node):
+            return None
+        if before.op is FUNCTION:
+            return before.inputs[0], before.attrs.function.name
+        if before.op is not CONVOLUTION or before.attrs.convolution.function is None:
+            return None
+        old: Convolution = before.attrs.convolution
+        spec = Convolution(
+            self.engine, old.shapes, old.source, None, old.is_added_to, is_train=self.graph.is_train
+        )
+        if spec.target != old.target:
+            return None
+        shape = _opaque(spec.target)
+        bare = self.graph.add(
+            CONVOLUTION, Attrs(convolution=spec), before.inputs, before, [(shape, np.float32)]
+        )
+        return Entry(bare, 0), str(old.function)
 
     def addition(self, node: Node) -> bool:
         left, right = (self._blocked(e) for e in node.inputs)
