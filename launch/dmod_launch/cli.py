@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dmod.base import InvalidArgument
 from dmod.config import settings
+from dmod_launch.chaos import Saboteur
 from dmod_launch.job import Program, programs
 from dmod_launch.restart import Announcer, run_with_restarts
 from dmod_launch.supervisor import Supervisor
@@ -46,6 +47,14 @@ def _parser() -> argparse.ArgumentParser:
         help="start a job that has failed again, up to N times; a training with a checkpoint directory goes "
         "on from its newest checkpoint (default: 0)",
     )
+    parser.add_argument(
+        "--chaos",
+        type=float,
+        metavar="S",
+        help="to see a job recover: kill a random process with signal 9, on average S seconds after each "
+        "start, as often as --max-restarts allows",
+    )
+    parser.add_argument("--chaos-seed", type=int, metavar="SEED", help="make --chaos choose the same again")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -85,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     num_servers = arguments.num_workers if arguments.num_servers is None else arguments.num_servers
     if arguments.max_restarts < 0:
         parser.error(f"--max-restarts {arguments.max_restarts}: expected 0 or more")
+    if arguments.chaos is not None and not arguments.chaos > 0:
+        parser.error(f"--chaos {arguments.chaos:g}: expected seconds, more than 0")
     colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
     def start(restart: int) -> list[Program]:
@@ -96,9 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvalidArgument as error:
         parser.error(str(error))
     timeout_s = settings(first[0].environment).timeout_s
+    saboteur = None
+    if arguments.chaos is not None:
+        saboteur = Saboteur(arguments.chaos, arguments.max_restarts, arguments.chaos_seed)
 
     def supervise(at_once: bool) -> Supervisor:
-        return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour, at_once)
+        return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour, at_once, saboteur)
 
     return run_with_restarts(start, supervise, arguments.max_restarts, Announcer(sys.stderr.buffer, colour))
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from dmod_launch.chaos import Saboteur
 from dmod_launch.job import Program
 from dmod_launch.output import LineRelay, prefix
 
@@ -135,6 +136,8 @@ class Supervisor:
     at_once : bool
         Whether a failure ends all others at once, rather than leaving them time to notice: for a job that
         is going to be started again.
+    saboteur : Saboteur, optional
+        Kills one of the processes.
 
     Attributes
     ----------
@@ -143,9 +146,15 @@ class Supervisor:
     """
 
     def __init__(
-        self, timeout_s: float, stdout: BinaryIO, stderr: BinaryIO, colour: bool, at_once: bool = False
+        self,
+        timeout_s: float,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        colour: bool,
+        at_once: bool = False,
+        saboteur: Saboteur | None = None,
     ):
-        self._timeout_s, self._at_once = timeout_s, at_once
+        self._timeout_s, self._at_once, self._saboteur = timeout_s, at_once, saboteur
         self._sinks = {"stdout": stdout, "stderr": stderr}
         self._colour = colour
         self._children: list[_Child] = []
@@ -179,6 +188,8 @@ class Supervisor:
         self._selector.register(reader, selectors.EVENT_READ, None)
         try:
             self._start(programs)
+            if self._saboteur is not None:
+                self._saboteur.begin(time.monotonic())
             while any(child.ended_at is None for child in self._children):
                 self._step(reader)
             self._drain()
@@ -227,9 +238,11 @@ class Supervisor:
     # ---- events
 
     def _step(self, wakeups: int) -> None:
-        wait_s = None
+        now, wait_s = time.monotonic(), None
         if self._ending:
-            wait_s = max(0.0, self._ending[0][0] - time.monotonic())
+            wait_s = max(0.0, self._ending[0][0] - now)
+        elif self._saboteur is not None:
+            wait_s = self._saboteur.due_in(now)
         for key, _ in self._selector.select(wait_s):
             if key.data is None:
                 os.read(wakeups, 4096)
@@ -239,6 +252,17 @@ class Supervisor:
         while self._signals:
             self._interrupt(self._signals.pop(0))
         self._send_due_signals()
+        if self._saboteur is not None and not self._ending:
+            self._sabotage(self._saboteur)
+
+    def _sabotage(self, saboteur: Saboteur) -> None:
+        if saboteur.due_in(time.monotonic()) != 0:
+            return
+        running = [child for child in self._children if child.ended_at is None]
+        victim = saboteur.choose(running, lambda child: child.program.name)
+        if victim is not None:
+            self._say(f"chaos: killing {victim.program.name} with signal 9")
+            victim.signal(signal.SIGKILL)
 
     def _relay(self, key: selectors.SelectorKey) -> None:
         try:
