@@ -15,6 +15,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from dmod.log import logger
+
 __all__ = ["LANES", "compiled", "exp", "lane_max", "lane_sum", "log1p_exp", "sigmoid", "tanh"]
 
 LANES = 64
@@ -51,11 +53,44 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """`function`, compiled at its first call and kept on disk, where numba finds a place for it."""
+    """`function`, compiled at its first call and kept on disk, where numba finds a place for it.
+
+    A place that cannot be written costs a compilation in every process, and one line at INFO.
+    """
     try:
-        return numba.njit(function, error_model="numpy", cache=True)
-    except RuntimeError:  # no directory to keep it in
+        made = numba.njit(function, error_model="numpy", cache=True)
+    except RuntimeError as error:  # no directory to keep it in
+        _say_uncached(str(error))
         return numba.njit(function, error_model="numpy")
+    kept = getattr(made, "_cache", None)
+    if kept is not None:
+        kept.save_overload = _forgiving(kept.save_overload)
+    return made
+
+
+def _forgiving(save: Callable[..., None]) -> Callable[..., None]:
+    """`save`, for which a full disk is no reason to fail: the kernel is compiled by then."""
+
+    def run(*args: Any) -> None:
+        try:
+            save(*args)
+        except OSError as error:
+            _say_uncached(str(error))
+
+    return run
+
+
+_said: list[str] = []
+
+
+def _say_uncached(why: str) -> None:
+    if not _said:
+        logger.info(
+            "compiled kernels are not kept (%s): every process compiles them again, which takes seconds; "
+            "NUMBA_CACHE_DIR can name a directory for them",
+            why,
+        )
+    _said.append(why)
 
 
 @compiled
