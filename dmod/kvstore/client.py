@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -136,7 +137,9 @@ class Client:
             join_timeout_s=settings.join_timeout_s,
             scheduler=scheduler,
         )
-        self.state = ClientState(member, unit_bytes=settings.unit_bytes, timeout_s=settings.timeout_s)
+        self.state = ClientState(
+            member, unit_bytes=settings.unit_bytes, timeout_s=settings.timeout_s, wait_s=settings.wait_s
+        )
         self.member = member
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -151,6 +154,8 @@ class Client:
         self._line = _SchedulerLine(line, settings.heartbeat_s, self._endpoint.wake)
         self._line.start()
         atexit.register(self._close_at_exit)
+        self._ended_by = ""
+        self._end_on_sigterm()
         try:
             self._carry_out(self.state.start(time.monotonic()))
             self._wait(0)
@@ -305,7 +310,21 @@ class Client:
         while not self._exited and self._lost is None and time.monotonic() < deadline:
             self._step()
 
+    def _end_on_sigterm(self) -> None:
+        """Let SIGTERM end the program as ``sys.exit`` does, unless it says otherwise: the others are told."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return
+
+        def end(number: int, frame: object) -> None:
+            self._ended_by = "it was ended by SIGTERM"
+            raise SystemExit(128 + number)
+
+        signal.signal(signal.SIGTERM, end)
+
     def _close_at_exit(self) -> None:
         # Python keeps the exception that ends a script here; an interactive session goes on after one.
         error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
-        self.close("" if error is None else f"{type(error).__name__}: {error}"[:4096])
+        text = self._ended_by if error is None else f"{type(error).__name__}: {error}"[:4096]
+        self.close(text)

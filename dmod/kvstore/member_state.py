@@ -76,8 +76,10 @@ _TRANSITIONS: dict[Phase, dict[type[Message], str]] = {
 
 def lost_text(lost: PeerLost) -> str:
     """What happened to whom, as one sentence."""
+    if not lost.pid:
+        return f"{lost.role} {lost.rank} is lost: {lost.why}"
     where = f" on {lost.host}" if lost.host else ""
-    silent = f", silent for {lost.silent_s:.1f} s" if lost.silent_s else ""
+    silent = f", silent for {lost.silent_s:.1f} s" if lost.silent_s >= 0.05 else ""
     return f"{lost.role} {lost.rank} (pid {lost.pid}{where}{silent}) is lost: {lost.why}"
 
 

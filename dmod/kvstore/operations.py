@@ -308,8 +308,17 @@ class Operations:
     def _fail_all(self, error: MXNetError) -> None:
         for operation in [*self._operations.values(), *self._backlog]:
             if operation is not self._leaving:
-                self._fail(operation, error)
+                self._fail(operation, self._with_round(operation, error))
         self._backlog.clear()
+
+    def _with_round(self, operation: Operation, error: MXNetError) -> MXNetError:
+        """The error, and what this worker was waiting for when it came."""
+        refs = [ref for r in operation.requests for ref in getattr(r.message, "pieces", ())]
+        rounds = [ref.round for ref in refs if isinstance(ref, PieceRef)]
+        if not rounds:
+            return error
+        where = f"{operation.what} was waiting in round {max(rounds)} of epoch {self.epoch}"
+        return type(error)(f"{error}; {where}")
 
     def _close(self, operation: Operation) -> None:
         operation.closed = True

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dmod.base import ClusterError
@@ -36,7 +39,29 @@ def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] 
     def on_message(peer: Peer, message: Message, payloads: Sequence[Any], now: float) -> list[Action]:
         return state.on_message(peer, message, now)
 
-    run_node(endpoint, state, on_message, state.stop, state.start(time.monotonic()), stopped)
+    deaths: deque[str] = deque()
+    if settings.deaths_on_stdin:
+        threading.Thread(
+            target=_read_deaths, args=(sys.stdin, deaths, endpoint.wake), name="dmod deaths", daemon=True
+        ).start()
+
+    def news() -> list[Action]:
+        while deaths:
+            role, rank, why = deaths.popleft().split(" ", 2)
+            if actions := state.on_death(role, int(rank), why, time.monotonic()):
+                return actions
+        return []
+
+    run_node(endpoint, state, on_message, state.stop, state.start(time.monotonic()), stopped, news)
+
+
+def _read_deaths(lines: Iterable[str], deaths: deque[str], wake: Callable[[], None]) -> None:
+    """What the launcher says of processes that have ended: ``worker 1 it was killed by signal 9``."""
+    for line in lines:
+        role, _, rest = line.strip().partition(" ")
+        if role in ("worker", "server") and rest.partition(" ")[0].isdecimal() and " " in rest:
+            deaths.append(line.strip())
+            wake()
 
 
 def run_scheduler(

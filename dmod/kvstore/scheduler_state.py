@@ -109,6 +109,7 @@ class SchedulerState:
         self._view = 0
         self._deadline = float("inf")  # of joining, stopping, or being lost
         self._lost: PeerLost | None = None
+        self._absent: set[object] = set()  # who will never join a job that was lost before it began
         self._barriers: dict[str, int] = {}  # name -> how often it has been passed
         self._arrived: dict[tuple[str, int], dict[int, tuple[Peer, int]]] = {}  # rank -> peer, request
 
@@ -138,6 +139,27 @@ class SchedulerState:
         if node is None or node.left:
             return []
         return self._gone(node, "its connection was closed: it has died, or was killed", 0.0, now)
+
+    def on_death(self, role: str, rank: int, why: str, now: float) -> list[Action]:
+        """Whoever has started a process says that it has ended, and how; no timeout could be as fast."""
+        node = next((n for n in self._present(role) if n.rank == rank), None)
+        if node is not None and self.phase is not SchedulerPhase.JOINING:
+            return [] if node.left else self._gone(node, why, now - node.heard, now)
+        if self.phase is not SchedulerPhase.JOINING:
+            return self._account_for((role, rank))
+        host, pid = ("", 0) if node is None else (node.join.host, node.join.pid)
+        if node is not None:
+            del self._nodes[node.peer]
+        self._absent.add((role, rank))
+        lost = PeerLost(role, rank, host, pid, f"{why}, before all had joined"[:8192], 0.0)
+        return self._lose(lost, PeerLostError(lost_text(lost)), now)
+
+    def _account_for(self, who: object) -> list[Action]:
+        """Someone will not join any more."""
+        if self._lost is None or self._members or self.phase is not SchedulerPhase.LOST:
+            return []
+        self._absent.add(who)
+        return self._end_if_alone()
 
     def on_timer(self, now: float) -> list[Action]:
         """Some time has passed; call it at `next_timer` or at any time, after reading what has arrived."""
@@ -178,7 +200,7 @@ class SchedulerState:
             self._nodes[peer] = known
             return self._tell_state(known)
         if why := self._objection(message):
-            return [Send(peer, Refuse(why[:8192]))]
+            return [Send(peer, Refuse(why[:8192])), *self._account_for(message.incarnation)]
         self._nodes[peer] = _Node(peer, message, message.rank, now)
         if self._missing():
             return self._tell_state(self._nodes[peer])
@@ -328,6 +350,8 @@ class SchedulerState:
     def _end_if_alone(self) -> list[Action]:
         if not all(node.left for node in self._nodes.values()):
             return []
+        if not self._members and len(self._nodes) + len(self._absent) < sum(self._sizes.values()):
+            return []  # others are still on their way, and shall be told
         self.phase, self._deadline = SchedulerPhase.ENDED, float("inf")
         return [Exit(self.error)]
 
@@ -382,7 +406,7 @@ class SchedulerState:
         for role, size in self._sizes.items():
             ranks = [node.rank for node in self._present(role) if node.rank is not None]
             assert len(set(ranks)) == len(ranks) and all(rank < size for rank in ranks)
-            assert self.phase in (SchedulerPhase.JOINING, SchedulerPhase.ENDED) or len(ranks) == size
+            assert not self._members or len(ranks) == size
         assert (self._lost is None) or self.phase in (SchedulerPhase.LOST, SchedulerPhase.ENDED)
         workers_left = all(node.left for node in self._present("worker"))
         assert self.phase is not SchedulerPhase.RUNNING or not workers_left

@@ -78,6 +78,7 @@ def run_node(
     on_stop: Callable[[str, float], list[Action]],
     actions: list[Action],
     stopped: Callable[[], str] = lambda: "",
+    news: Callable[[], list[Action]] = list,
 ) -> None:
     """Carry messages and timers to `state` and its actions out, until it exits.
 
@@ -91,6 +92,8 @@ def run_node(
         What to do first.
     stopped : callable
         Why this process must end, such as a signal that came; '' if it need not.
+    news : callable
+        What has become known otherwise than by messages has led to these actions.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def run_node(
                 if error is not None:
                     raise error
                 return
-        actions = _next_actions(endpoint, state, on_message)
+        actions = news() or _next_actions(endpoint, state, on_message)
         if not actions and (reason := stopped()):
             actions, stopped = on_stop(reason, time.monotonic()), lambda: ""
 

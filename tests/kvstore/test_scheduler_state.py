@@ -339,3 +339,34 @@ def test_a_stranger_is_heard_only_if_it_joins() -> None:
         if not isinstance(message, Join):
             assert all(isinstance(answer, Error) for _, answer in bench.say("stranger", message))
     assert isinstance(bench.join("worker 0")[0][1], View)
+
+
+# -- deaths that the launcher sees
+
+
+def test_a_death_that_is_told_loses_the_job_at_once() -> None:
+    bench = Bench().run()
+    bench.now = 3.0
+    actions = bench.checked(bench.scheduler.on_death("worker", 1, "it was killed by signal 9", bench.now))
+    assert kinds(actions) == [("server 0", "PeerLost"), ("worker 0", "PeerLost"), "Lost"]
+    lost = actions[0][1]
+    assert (lost.role, lost.rank, lost.pid, lost.silent_s) == ("worker", 1, 101, 3.0)
+    assert bench.checked(bench.scheduler.on_death("worker", 1, "again", bench.now)) == []
+
+
+def test_the_end_of_a_process_that_has_left_is_no_death() -> None:
+    bench = Bench().run()
+    bench.say("worker 0", Leave(0, ""))
+    assert bench.checked(bench.scheduler.on_death("worker", 0, "it has ended", 0.0)) == []
+    assert bench.scheduler.phase is SchedulerPhase.RUNNING
+
+
+def test_a_death_before_all_have_joined_is_told_to_those_who_come_later() -> None:
+    bench = Bench()
+    bench.join("worker 0", 0)
+    actions = bench.checked(bench.scheduler.on_death("worker", 1, "it has ended", 0.0))
+    assert kinds(actions) == [("worker 0", "PeerLost"), "Lost"]
+    assert bench.say("worker 0", Leave(0, "lost")) == [("worker 0", Ack(0))]
+    [refused, end] = bench.join("server 0", 0)  # the last of whom something is to be expected
+    assert "worker 1 is lost: it has ended, before all had joined" in refused[1].reason
+    assert isinstance(end, Exit) and bench.scheduler.phase is SchedulerPhase.ENDED

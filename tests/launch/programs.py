@@ -61,5 +61,27 @@ def train(directory: str) -> None:
     print(f"sum {out.asnumpy()[0]:g} of {kv.num_workers}")
 
 
+def for_ever() -> None:
+    """Rounds that end only when something happens."""
+    from dmod.kvstore import create
+    from dmod.ndarray.ndarray import ones
+
+    kv, out = create("dist_sync"), ones((2,))
+    kv.init("w", out)
+    kv.pushpull("w", ones((2,)), out=out)
+    print(f"pid {os.getpid()}")
+    while True:
+        kv.pushpull("w", ones((2,)), out=out)
+
+
+def join_or_fail() -> None:
+    """Worker 1 never joins."""
+    from dmod.kvstore import create
+
+    if os.environ["DMLC_WORKER_ID"] == "1":
+        sys.exit(4)
+    create("dist_sync")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

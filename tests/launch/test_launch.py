@@ -95,7 +95,10 @@ def test_the_cores_are_shared_out_between_the_workers() -> None:
 def test_the_exit_status_is_that_of_the_first_failure(tmp_path: Path, how: int, code: int) -> None:
     with Launcher(tmp_path, "-n 2 -s 1 --timeout 0.5", "fail", 1, how) as launcher:
         assert launcher.wait(20) == code
-        assert "[launcher] worker 1 has ended with" in launcher.output
+        how = "was killed by signal 11 (SIGSEGV)" if how < 0 else "has ended with exit status 7"
+        assert f"[launcher] worker 1 {how}" in launcher.output
+        last = launcher.lines("[")[-1]
+        assert last.startswith("[launcher] the job failed: worker 1 ") and how in last
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,36 @@ def test_ctrl_c_ends_all_within_5_s(tmp_path: Path, stubborn: str) -> None:
         assert launcher.wait(5) == 130
         assert not any(is_running(pid) for pid in family)
         assert time.monotonic() - pressed < 5
+
+
+def test_ctrl_c_shows_no_tracebacks(tmp_path: Path) -> None:
+    with Launcher(tmp_path, "-n 2 -s 1", "for_ever") as launcher:
+        wait_until(lambda: len(launcher.lines("[worker")) == 2, "the workers are not under way")
+        os.kill(launcher.pid, signal.SIGINT)
+        assert launcher.wait(10) == 130
+        assert "Traceback" not in launcher.output and "SIGINT: ending all processes" in launcher.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_death_is_known_at_once_and_named_last(tmp_path: Path, number: signal.Signals) -> None:
+    with Launcher(tmp_path, "-n 2 -s 1 --timeout 30", "for_ever") as launcher:
+        wait_until(lambda: len(launcher.lines("[worker")) == 2, "the workers are not under way")
+        [line] = launcher.lines("[worker 1] pid ")
+        os.kill(int(line.split()[-1]), number)
+        assert launcher.wait(10) == 128 + number  # far within the 30 s after which its silence would tell
+        killed = f"killed by signal 9 (SIGKILL) at {time.strftime('%H:')}"
+        reason = killed if number == signal.SIGKILL else "it was ended by SIGTERM"
+        [said] = [line for line in launcher.lines("[worker 0] ") if "PeerLostError" in line]
+        assert f"worker 1 (pid {line.split()[-1]} on" in said and reason in said
+        assert launcher.lines("[")[-1].startswith("[launcher] the job failed: worker 1 ")
+        assert not launcher.lines("[worker 1] Traceback")
+
+
+def test_a_worker_that_dies_before_the_job_begins_is_named(tmp_path: Path) -> None:
+    with Launcher(tmp_path, "-n 2 -s 1 --timeout 30", "join_or_fail") as launcher:
+        assert launcher.wait(10) == 4
+        assert "worker 1 is lost: it has ended with exit status 4" in launcher.output
+        assert "before all had joined" in launcher.lines("[launcher] the job failed: worker 1")[0]
 
 
 def test_nothing_outlives_a_launcher_that_is_killed(tmp_path: Path) -> None:
