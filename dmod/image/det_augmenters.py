@@ -227,19 +227,21 @@ class DetRandomCropAug(DetAugmenter):
     def _boxes(self, label: np.ndarray, window: _Window, height: int, width: int) -> np.ndarray | None:
         """The boxes in a part of the image; None if it holds too little of them."""
         x, y, w, h = window
-        left, top, right, bottom = x / width, y / height, (x + w) / width, (y + h) / height
+        # In the label's dtype, so that a box that ends where the part begins does not reach into it.
+        low = np.array((x / width, y / height) * 2, label.dtype)
+        high = np.array(((x + w) / width, (y + h) / height) * 2, label.dtype)
         areas = _areas(label[:, 1:5])
         real = areas * width * height > 2
         if not real.any() or w * h < 2:
             return None
-        inside = np.clip(label[:, 1:5], (left, top, left, top), (right, bottom, right, bottom))
+        inside = np.clip(label[:, 1:5], low, high)
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = np.where(real, _areas(inside) / areas, 0)
         touched = shares[shares > 0]
         if not touched.size or touched.min() <= self.min_object_covered:
             return None
         boxes = np.array(label)
-        boxes[:, 1:5] = (label[:, 1:5] - (left, top, left, top)) * ((width / w, height / h) * 2)
+        boxes[:, 1:5] = (label[:, 1:5] - low) / np.array((w / width, h / height) * 2, label.dtype)
         np.clip(boxes[:, 1:5], 0, 1, out=boxes[:, 1:5])
         kept = _areas(boxes[:, 1:5]) * w * h / (width * height) > self.min_eject_coverage * areas
         boxes = boxes[kept & (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 4] > boxes[:, 2])]
