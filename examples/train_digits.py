@@ -1,7 +1,9 @@
-"""Train a multilayer perceptron on handwritten digits, in one process or in many.
+r"""Train a multilayer perceptron on handwritten digits, in one process or in many.
 
     python examples/train_digits.py
     dmod-launch -n 2 -s 1 -- python examples/train_digits.py --kv-store dist_sync
+    dmod-launch -n 2 -s 1 --max-restarts 3 -- \
+        python examples/train_digits.py --kv-store dist_sync --checkpoint run1
 
 The 1797 digits of 8 x 8 pixels come with scikit-learn. ``--data letter-recognition.data`` trains on the
 UCI file of 20000 letters instead (https://archive.ics.uci.edu/dataset/59/letter+recognition).
@@ -10,6 +12,7 @@ UCI file of 20000 letters instead (https://archive.ics.uci.edu/dataset/59/letter
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import time
@@ -50,6 +53,18 @@ def parse_arguments() -> argparse.Namespace:
         help="go on from the checkpoint that epoch N left at --model-prefix",
     )
     option(
+        "--checkpoint",
+        metavar="DIRECTORY",
+        help="keep checkpoints of the training there, and go on from the newest one",
+    )
+    option(
+        "--checkpoint-batches",
+        type=int,
+        metavar="N",
+        help="with --checkpoint: take one after every N batches, however little there is to lose; default: "
+        "after each epoch, as far as that takes no more than 2 %% of the time",
+    )
+    option(
         "--disp-batches",
         type=int,
         default=20,
@@ -62,6 +77,10 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.load_epoch is not None and not args.model_prefix:
         parser.error("--load-epoch needs --model-prefix")
+    if args.load_epoch is not None and args.checkpoint:
+        parser.error("--load-epoch and --checkpoint: go on from one of them")
+    if args.checkpoint_batches is not None and not args.checkpoint:
+        parser.error("--checkpoint-batches needs --checkpoint")
     return args
 
 
@@ -129,11 +148,18 @@ class Curve:
         values = {f"{kind}-{name}": float(value) for name, value in param.eval_metric.get_global_name_value()}
         self.epochs.setdefault(param.epoch, {}).update(values)
 
-    def on_batch(self, param: mx.model.BatchEndParam) -> None:
+    def __call__(self, param: mx.model.BatchEndParam) -> None:
         self._record("train", param)  # the last batch of an epoch leaves the epoch's value
 
     def on_validation(self, param: mx.model.BatchEndParam) -> None:
         self._record("validation", param)
+
+    def state_dict(self) -> dict[int, dict[str, float]]:
+        """For checkpoints of the training, as is `load_state_dict`."""
+        return {epoch: dict(row) for epoch, row in self.epochs.items()}
+
+    def load_state_dict(self, state: dict[int, dict[str, float]]) -> None:
+        self.epochs = state
 
     def write(self, prefix: str) -> list[Path]:
         path = Path(f"{prefix}-curve.json")
@@ -167,6 +193,22 @@ def optimizer_params(args: argparse.Namespace, batches_per_epoch: int) -> dict[s
     if steps:
         params["lr_scheduler"] = mx.lr_scheduler.MultiFactorScheduler(steps, args.lr_factor)
     return params
+
+
+def checkpoints(args: argparse.Namespace) -> mx.CheckpointManager | str | None:
+    """What `fit` takes."""
+    if args.checkpoint_batches is None:
+        return args.checkpoint
+    return mx.CheckpointManager(args.checkpoint, every_n_batches=args.checkpoint_batches, max_overhead=None)
+
+
+def digest(module: mx.mod.Module) -> str:
+    """What tells parameters apart, to the last bit."""
+    arg_params, aux_params = module.get_params()
+    found = hashlib.sha256()
+    for _, value in sorted({**arg_params, **aux_params}.items()):
+        found.update(value.asnumpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def main() -> None:
@@ -204,9 +246,10 @@ def main() -> None:
         aux_params=aux_params,
         begin_epoch=args.load_epoch or 0,
         num_epoch=args.num_epochs,
-        batch_end_callback=[mx.callback.Speedometer(args.batch_size, args.disp_batches), curve.on_batch],
+        batch_end_callback=[mx.callback.Speedometer(args.batch_size, args.disp_batches), curve],
         epoch_end_callback=mx.callback.do_checkpoint(args.model_prefix) if saves else None,
         eval_end_callback=curve.on_validation,
+        checkpoint=checkpoints(args),
     )
     seconds = time.monotonic() - start
     predicted = module.predict(validation).asnumpy().argmax(axis=1)  # without the last batch's padding
@@ -216,6 +259,7 @@ def main() -> None:
             f"\nValidation accuracy {accuracy:.4f} after {args.num_epochs} epochs in {seconds:.1f} s", end=" "
         )
         print(f"({kv.type}, {kv.num_workers} worker{'s' * (kv.num_workers > 1)})")
+        print(f"Digest of the parameters: {digest(module)}")
     if saves:
         print(
             f"Model:      {args.model_prefix}-symbol.json, {args.model_prefix}-{args.num_epochs:04d}.params"

@@ -1,0 +1,131 @@
+"""Kills processes of training jobs and compares what they end with; measures what checkpoints cost.
+
+    python benchmarks/recovery.py [--jobs 20] [--kills 2] [--seed 0]
+    python benchmarks/recovery.py --watch       # one job, with its output
+    python benchmarks/recovery.py --cost        # digits every epoch, and a 100 MB model every 100 steps
+
+A job has 2 workers and 2 servers, batch normalisation, dropout, momentum and shuffled data, and takes a
+checkpoint every 5 batches. Workers, servers and the scheduler are killed with signal 9 at random moments,
+`dmod-launch` starts the job again, and the digest of its parameters must be that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = str(Path(sys.executable).with_name("dmod-launch"))
+DIGITS = (sys.executable, str(ROOT / "examples" / "train_digits.py"))
+BIG = (sys.executable, str(Path(__file__).with_name("recovery_process.py")))
+TIMEOUT_S = 300
+_DIGEST = re.compile(r"Digest of the parameters: (\w+)")
+_KILLED = re.compile(r"chaos: killing (.*) with")
+_SECONDS = re.compile(r"in ([\d.]+) s")
+
+
+def run(command: list[str], watch: bool = False) -> tuple[str, float]:
+    """A command's output and its time in seconds; it must end well."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
+    )
+    lines = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if watch:
+                print(line, end="", flush=True)
+        code = process.wait(TIMEOUT_S)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    output = "".join(lines)
+    if code != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {code}:\n{output}")
+    return output, time.monotonic() - start
+
+
+def job(checkpoint: str | None, epochs: int, *chaos: str) -> list[str]:
+    command = [LAUNCH, "-n", "2", "-s", "2", *chaos, "--", *DIGITS, "--kv-store", "dist_sync"]
+    command += ["--network", "mlp-bn", "--num-epochs", str(epochs)]
+    if checkpoint is not None:
+        command += ["--checkpoint", checkpoint, "--checkpoint-batches", "5"]
+    return command
+
+
+def digest_of(output: str) -> str:
+    found = _DIGEST.search(output)
+    if found is None:
+        raise SystemExit(f"the job printed no digest:\n{output}")
+    return found[1]
+
+
+def recover(jobs: int, kills: int, seed: int, epochs: int, watch: bool) -> int:
+    """Run the jobs; returns how many ended with other bits."""
+    if watch:
+        print("An undisturbed run:\n")
+    output, undisturbed_s = run(job(None, epochs), watch)
+    expected = digest_of(output)
+    print(f"\nUndisturbed: {expected} in {undisturbed_s:.1f} s\n", flush=True)
+    wrong = 0
+    for number in range(jobs):
+        with tempfile.TemporaryDirectory() as folder:
+            chaos = ["--max-restarts", str(kills), "--chaos", f"{0.6 * undisturbed_s:.2f}"]
+            command = job(folder, epochs, *chaos, "--chaos-seed", str(seed + number))
+            output, seconds = run(command, watch)
+        found, killed = digest_of(output), _KILLED.findall(output)
+        wrong += found != expected
+        verdict = "equal" if found == expected else "DIFFERENT"
+        said = f"killed {', '.join(killed) or 'nobody: it was faster'}"
+        print(f"Job {number + 1:2}: {found} {verdict} in {seconds:.1f} s; {said}", flush=True)
+    print(f"\n{jobs - wrong} of {jobs} jobs ended with the undisturbed run's parameters, bit for bit.")
+    return wrong
+
+
+def cost(rounds: int) -> None:
+    """Compare training with and without checkpoints, in turns."""
+    digits = [LAUNCH, "-n", "2", "-s", "1", "--", *DIGITS, "--kv-store", "dist_sync", "--num-epochs", "40"]
+    for name, command in (("digits, every epoch", digits), ("100 MB, every 100 steps", list(BIG))):
+        ratios, times = [], []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                without = float(_SECONDS.findall(run(command)[0])[-1])
+                with_them = float(_SECONDS.findall(run([*command, "--checkpoint", folder])[0])[-1])
+            ratios.append(with_them / without)
+            times.append((without, with_them))
+        base, more = (statistics.median(column) for column in zip(*times, strict=True))
+        extra = 100 * (statistics.median(ratios) - 1)
+        print(f"{name}: {base:.2f} s without, {more:.2f} s with checkpoints, {extra:+.1f} %", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=2, help="per job, at most; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--watch", action="store_true", help="one job, with all its output")
+    parser.add_argument("--cost", action="store_true", help="measure what checkpoints cost")
+    parser.add_argument("--rounds", type=int, default=5, help="of --cost; default: %(default)s")
+    args = parser.parse_args()
+    if args.cost:
+        cost(args.rounds)
+        return 0
+    jobs, epochs = (1, max(args.epochs, 60)) if args.watch else (args.jobs, args.epochs)
+    return min(1, recover(jobs, args.kills, args.seed, epochs, args.watch))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
