@@ -251,8 +251,8 @@ class MXRecordIO:
             raise NotReadyError(f"{self.uri}: open for writing, which a pickled copy would empty; close() it")
         return {**vars(self), "_file": None, "pid": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+    def __setstate__(self, d: dict[str, Any]) -> None:
+        vars(self).update(d)
         if self.is_open:
             self.open()
 

@@ -35,6 +35,7 @@ RESTS_ON: dict[str, set[str]] = {
     "io": {"ndarray", "recordio"},
     "recordio": {"ndarray"},
     "image": {"io", "recordio"},
+    "im2rec": {"recordio", "atomic_file"},
     "kvstore": {"optimizer"},
     "worker": {"executor", "kvstore", "io", "metric", "initializer"},
     "checkpoint": {"worker"},

@@ -128,6 +128,7 @@ class ImageRecordIter(ImageRecordBase):
             window = self._augment(
                 self._decoded(record, self._header(record)[1]), Draws(self._augmentation_seed, 0, record)
             )
+            window.mirror = False  # the mean is subtracted first
             plain.write(window, one)
             total += one
         return (total / len(self._files)).astype(np.float32)

@@ -1,0 +1,569 @@
+"""`ImageRecordIter` and its kin: MXNet's pixels where nothing is random, else what the seed says."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dmod as mx
+from dmod.base import DeadlineError, FormatError, InvalidArgument, MXNetError, NotReadyError
+from dmod.io import image_record_pipeline, image_record_pixels
+from tests.oracle.picture_cases import BATCH, BOXES, ORDERS, PICTURES, ROUNDED, SHAPE
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+EXPECTED = np.load(FIXTURES / "pictures.npz")
+RECORDS = str(FIXTURES / "pictures.rec")
+
+
+def pictures(kind: Any = None, **keywords: Any) -> Any:
+    keywords = {
+        "path_imgrec": RECORDS,
+        "data_shape": SHAPE,
+        "batch_size": BATCH,
+        "verbose": False,
+        **keywords,
+    }
+    return (kind or mx.io.ImageRecordIter)(**keywords)
+
+
+def boxes(**keywords: Any) -> mx.io.ImageDetRecordIter:
+    found: mx.io.ImageDetRecordIter = pictures(
+        mx.io.ImageDetRecordIter, path_imgrec=str(FIXTURES / "boxes.rec"), **keywords
+    )
+    return found
+
+
+def all_pixels(iterator: Any, epochs: int = 1) -> list[np.ndarray]:
+    found = []
+    for _ in range(epochs):
+        found += [batch.data[0].asnumpy() for batch in iterator]
+        iterator.reset()
+    return found
+
+
+def labels(iterator: Any) -> list[list[float]]:
+    return [batch.label[0].asnumpy().tolist() for batch in iterator]
+
+
+# ---- MXNet's pixels
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pixels_are_mxnets_to_the_bit(name: str) -> None:
+    found = pictures(**PICTURES[name]).next().data[0]
+    assert found.dtype == np.float32
+    assert np.array_equal(found.asnumpy(), EXPECTED[f"picture/{name}"])
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_pixels_of_affine_maps_and_cubics_are_mxnets_within_rounding(name: str) -> None:
+    found, expected = pictures(**ROUNDED[name]).next().data[0].asnumpy(), EXPECTED[f"picture/{name}"]
+    assert found.shape == expected.shape
+    difference = np.abs(found - expected)
+    assert difference.max() <= 3 and difference.mean() < 0.2
+
+
+@pytest.mark.parametrize("name", ["normalized", "mean_grey", "center"])
+def test_without_numba_the_pixels_are_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch, without_numba: None
+) -> None:
+    monkeypatch.setattr(image_record_pixels, "_compiled", lambda: None)
+    assert np.array_equal(pictures(**PICTURES[name]).next().data[0].asnumpy(), EXPECTED[f"picture/{name}"])
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_pictures_with_boxes_and_their_labels_are_mxnets(name: str) -> None:
+    batch = boxes(**BOXES[name]).next()
+    assert np.array_equal(batch.data[0].asnumpy(), EXPECTED[f"box/{name}"])
+    given = BOXES[name].get("label_pad_width", 0)
+    expected = EXPECTED[f"label/{name}"]
+    assert batch.label[0].shape == expected.shape == (BATCH, 4 + max(17, given))
+    np.testing.assert_allclose(batch.label[0].asnumpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_bytes_are_the_pixels_and_int8_ends_at_127() -> None:
+    plain = EXPECTED["picture/center"]
+    for kind in (mx.io.ImageRecordUInt8Iter, mx.io.ImageRecordUInt8Iter_v1):
+        found = pictures(kind, mean_r=100).next().data[0]
+        assert found.dtype == np.uint8 and np.array_equal(found.asnumpy(), plain)
+    found = pictures(mx.io.ImageRecordInt8Iter).next().data[0]
+    assert found.dtype == np.int8 and np.array_equal(found.asnumpy(), EXPECTED["picture/int8"])
+    assert pictures(dtype="uint8", mean_r=100).next().data[0].dtype == np.uint8
+    assert np.array_equal(pictures(mx.io.ImageRecordIter_v1).next().data[0].asnumpy(), plain)
+
+
+def test_a_mean_picture_is_made_kept_and_subtracted(tmp_path: Path) -> None:
+    path = str(tmp_path / "mean.bin")
+    whole = all_pixels(pictures(batch_size=8))[0]
+    mean = whole.mean(axis=0)
+    first = pictures(batch_size=8, mean_img=path, mirror=True, scale=0.5, std_r=2).next().data[0].asnumpy()
+    np.testing.assert_allclose(mx.nd.load(path)["mean_img"].asnumpy(), mean, rtol=1e-6)
+    expected = (whole - mean)[:, :, :, ::-1] * 0.5 / np.array([2, 1, 1])[:, None, None]
+    np.testing.assert_allclose(first, expected, atol=1e-4)
+    with pytest.raises(
+        FormatError, match=r"mean\.bin has one of shape \(3, 24, 32\); expected .*\(3, 8, 8\)"
+    ):
+        pictures(mean_img=path, data_shape=(3, 8, 8))
+
+
+# ---- which record when
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_records_come_in_mxnets_order_and_parts(name: str) -> None:
+    keywords = dict(ORDERS[name])
+    keywords["path_imgrec"] = ";".join([RECORDS] * keywords.pop("path_imgrec", 1))
+    if keywords.pop("path_imgidx", False):
+        keywords["path_imgidx"] = str(FIXTURES / "pictures.idx")
+    iterator = pictures(**keywords)
+    found = []
+    for epoch in range(3):
+        found += [[epoch, batch.pad, *batch.label[0].asnumpy()] for batch in iterator]
+        iterator.reset()
+    assert np.array_equal(np.array(found), EXPECTED[f"order/{name}"])
+
+
+@pytest.mark.parametrize("index", ["", str(FIXTURES / "pictures.idx")])
+def test_two_parts_give_each_record_once_an_epoch(index: str) -> None:
+    """Without `round_batch` no epoch owes instances to the next; those that only fill a batch don't count."""
+    parts = [
+        pictures(
+            num_parts=2,
+            part_index=i,
+            path_imgidx=index,
+            shuffle=True,
+            seed=7,
+            round_batch=False,
+            batch_size=3,
+        )
+        for i in range(2)
+    ]
+    for _ in range(3):
+        seen: list[int] = []
+        for part in parts:
+            for batch in part:
+                seen += batch.index[: len(batch.index) - batch.pad].tolist()
+            part.reset()
+        assert sorted(seen) == list(range(100, 108))
+
+
+def test_what_fills_a_last_batch_is_the_beginning_of_the_next_pass() -> None:
+    iterator = pictures(batch_size=3, shuffle=True)
+    seen: list[int] = []
+    for _ in range(8):
+        for batch in iterator:
+            seen += batch.index.tolist()
+        iterator.reset()
+    passes = [seen[i : i + 8] for i in range(0, len(seen) - 7, 8)]
+    assert len(passes) == 8 and all(sorted(order) == list(range(100, 108)) for order in passes)
+    assert len({tuple(order) for order in passes}) == len(passes)
+
+
+def test_chunks_are_shuffled_and_what_is_in_them() -> None:
+    from dmod.io.record_order import RecordOrder
+
+    sizes = np.full(64, 1 << 18)  # four to a chunk of 1 MB
+    order = RecordOrder(sizes, True, 3, 1 << 20, 5)
+    first, second = order.of(0), order.of(1)
+    assert sorted(first) == list(range(64)) and not np.array_equal(first, second)
+    chunks = first.reshape(16, 4) // 4
+    assert (chunks == chunks[:, :1]).all() and not np.array_equal(chunks[:, 0], np.arange(16))
+    assert np.array_equal(RecordOrder(sizes, True, 3, 1 << 20, 5).of(1), second)
+    assert not np.array_equal(RecordOrder(sizes, True, 3, 1 << 20, 6).of(1) // 4, second // 4)
+
+
+def test_labels_may_come_from_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "a.lst"
+    path.write_text("".join(f"{100 + i}\t{i}.5\t{-i}\tx/{i}.jpg\n" for i in range(8)))
+    first = pictures(path_imglist=str(path), label_width=2, batch_size=2)
+    assert first.provide_label[0].shape == (2, 2)
+    assert first.next().label[0].asnumpy().tolist() == [[0.5, 0], [1.5, -1]]
+    path.write_text("100\t1\ta\n")
+    with pytest.raises(
+        InvalidArgument, match=r"a\.lst has no line for the picture 101 \(.*pictures\.rec, offset"
+    ):
+        pictures(path_imglist=str(path)).next()
+    path.write_text("100\t1\ta\n5\n")
+    with pytest.raises(FormatError, match=r"a\.lst, line 2: expected a number"):
+        pictures(path_imglist=str(path))
+
+
+# ---- random choices
+
+RANDOM: dict[str, Any] = {
+    "shuffle": True,
+    "rand_crop": True,
+    "rand_mirror": True,
+    "max_rotate_angle": 20,
+    "max_shear_ratio": 0.2,
+    "max_aspect_ratio": 0.2,
+    "min_random_scale": 0.8,
+    "max_random_scale": 1.2,
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "saturation": 0.3,
+    "random_h": 20,
+    "random_s": 20,
+    "random_l": 20,
+    "pca_noise": 0.1,
+    "max_random_contrast": 0.2,
+    "max_random_illumination": 10.0,
+    "inter_method": 10,
+    "seed": 5,
+}
+
+
+def test_a_seed_gives_the_same_pictures_whatever_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dmod.io.image_record_base.usable_cpus", lambda: 8)
+    first = all_pixels(pictures(preprocess_threads=1, **RANDOM), 2)
+    second = all_pixels(pictures(preprocess_threads=5, prefetch_buffer=0, **RANDOM), 2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], first[3])
+    other = all_pixels(pictures(**{**RANDOM, "seed_aug": 6}))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, 4])
+def test_a_resumed_iterator_gives_what_the_other_one_would_have(taken: int) -> None:
+    iterator = pictures(**RANDOM)
+    for _ in range(taken):
+        try:
+            iterator.next()
+        except StopIteration:
+            iterator.reset()
+    state = iterator.state_dict()
+    rest = [all_pixels(iterator, 2) for _ in range(2)]
+    other = pictures(**RANDOM)
+    other.load_state_dict(state)
+    for mine, theirs in zip(rest, [all_pixels(other, 2) for _ in range(2)], strict=True):
+        assert len(mine) == len(theirs)
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    state = pictures(**RANDOM).state_dict()
+    for change, what in (
+        ({"seed": 6}, "seeds"),
+        ({"batch_size": 2}, "batch_size"),
+        ({"num_parts": 2}, "records"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"the state has {what}"):
+            pictures(**{**RANDOM, **change}).load_state_dict(state)
+    with pytest.raises(InvalidArgument, match="the state is of a ImageRecordIter"):
+        pictures(mx.io.ImageRecordUInt8Iter).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{name: value} for name, value in RANDOM.items() if name not in ("shuffle", "seed", "inter_method")]
+    + [{"random_resized_crop": True, "min_random_area": 0.3}, {"min_crop_size": 12, "max_crop_size": 30}],
+    ids=lambda keywords: next(iter(keywords)),
+)
+def test_every_random_change_varies_between_epochs(keywords: dict[str, Any]) -> None:
+    first, second = (np.concatenate(all_pixels(it)) for it in [pictures(batch_size=8, **keywords)] * 2)
+    assert first.shape == (8, *SHAPE) and not np.array_equal(first, second)
+    assert np.isfinite(first).all() and abs(first.mean() - second.mean()) < 40
+
+
+def test_half_of_the_pictures_are_mirrored_and_pad_fills() -> None:
+    iterator = pictures(rand_mirror=True, batch_size=8)
+    plain = all_pixels(pictures(batch_size=8))[0]
+    turned = [(batch != plain).any(axis=(1, 2, 3)) for batch in all_pixels(iterator, 12)]
+    assert 30 < np.sum(turned) < 66
+    assert np.array_equal(all_pixels(iterator)[0][np.nonzero(turned[0])[0]].shape[1:], SHAPE)
+
+
+def test_boxes_move_with_their_pictures() -> None:
+    keywords = {
+        "rand_crop_prob": 1,
+        "min_crop_scales": 0.3,
+        "rand_pad_prob": 0.5,
+        "max_pad_scale": 2,
+        "seed": 4,
+    }
+    colors = {
+        f"{kind}_{name}{end}": value
+        for name in ("hue", "saturation", "illumination", "contrast")
+        for kind, end, value in (("max_random", "", 0 if name == "contrast" else 9), ("random", "_prob", 0.5))
+    }
+    iterator = boxes(batch_size=8, **keywords, **{**colors, "max_random_contrast": 0.2})
+    plain = boxes(batch_size=8).next().label[0].asnumpy()
+    changed = iterator.next().label[0].asnumpy()
+    assert not np.array_equal(plain, changed)
+    for row in changed:
+        count = int(row[3])
+        objects = row[4:][2:count].reshape(-1, 5)
+        assert len(objects) and (row[4 + count :] == -1).all()
+        assert ((objects[:, 1:] >= 0) & (objects[:, 1:] <= 1)).all()
+        assert (objects[:, 3:] >= objects[:, 1:3]).all()
+
+
+def test_a_crop_keeps_what_its_sampler_asks_for() -> None:
+    """A marked box is still where its label says after crops, pads and mirroring."""
+    import cv2
+
+    from dmod.io.image_record_det import DetectionAugmenter
+    from dmod.io.image_record_parameters import COMMON, DETECTION, parsed
+    from dmod.io.record_draws import Draws
+
+    given = {
+        "data_shape": (3, 200, 200),
+        "batch_size": 1,
+        "rand_crop_prob": 0.7,
+        "num_crop_sampler": 2,
+        "min_crop_scales": (0.4, 0.6),
+        "min_crop_object_coverages": (0.5, 0.9),
+        "crop_emit_mode": "overlap",
+        "rand_pad_prob": 0.5,
+        "max_pad_scale": 1.5,
+        "rand_mirror_prob": 0.5,
+        "fill_value": 0,
+    }
+    augment = DetectionAugmenter("test", parsed("test", {**COMMON, **DETECTION}, given))
+    pixels = np.zeros((100, 120, 3), np.uint8)
+    cv2.rectangle(pixels, (30, 40), (69, 79), (255, 255, 255), -1)
+    objects = np.array([[1, 30 / 120, 40 / 100, 70 / 120, 80 / 100]], np.float32)
+    moved = 0
+    for i in range(60):
+        out, (found,), _ = augment(pixels, objects, Draws(i))
+        rows, columns = np.nonzero(out[:, :, 0] > 127)
+        edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 200
+        np.testing.assert_allclose(edges, found[1:], atol=0.03)
+        moved += not np.allclose(found, objects[0])
+    assert moved > 40
+
+
+# ---- buffers and the protocol
+
+
+def test_batches_that_are_kept_are_not_written_again() -> None:
+    iterator = pictures(batch_size=1, prefetch_buffer=1)
+    kept = [batch for _ in range(3) for batch in [*iterator, iterator.reset()] if batch is not None]
+    first = [batch.data[0].asnumpy() for batch in kept]
+    views = [batch.data[0][0] for batch in kept]
+    ids = [batch.index.tolist() for batch in kept]
+    del kept
+    all_pixels(iterator, 2)
+    assert ids == [[100 + i] for i in range(8)] * 3
+    assert all(np.array_equal(view.asnumpy(), pixels[0]) for view, pixels in zip(views, first, strict=True))
+    assert all(np.array_equal(first[i], first[i + 8]) for i in range(8))
+
+
+def test_buffers_are_used_again_once_nobody_holds_them() -> None:
+    buffers = image_record_pipeline.Buffers((4,), np.dtype(np.float32), 2)
+    first = buffers.take()
+    view = first[1:]
+    number = id(first)
+    del first
+    assert id(buffers.take()) != number
+    del view
+    assert id(buffers.take()) == number
+
+
+def test_the_iterators_protocol() -> None:
+    iterator = pictures(batch_size=4, data_name="image", label_name="class")
+    assert iterator.provide_data[0] == ("image", (4, *SHAPE)) and iterator.provide_data[0].dtype == np.float32
+    assert iterator.provide_label[0] == ("class", (4,))
+    with pytest.raises(NotReadyError, match=r"no current batch"):
+        iterator.getdata()
+    assert (
+        iterator.iter_next()
+        and iterator.getpad() == 0
+        and iterator.getindex().tolist() == [100, 101, 102, 103]
+    )
+    assert iterator.getlabel()[0].asnumpy().tolist() == [0, 1, 2, 3] and iterator.getdata()[0].shape == (
+        4,
+        *SHAPE,
+    )
+    iterator.reset()
+    assert labels(iterator) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert labels(iterator) == []
+    iterator.reset()
+    iterator.debug_skip_load()
+    assert [iterator.next().label[0].asnumpy()[0] for _ in range(5)] == [0] * 5
+
+
+def test_a_last_batch_that_is_not_filled_says_so() -> None:
+    iterator = pictures(batch_size=5, round_batch=False)
+    last = list(iterator)[-1]
+    assert last.pad == 2 and not last.data[0].asnumpy()[3:].any() and last.data[0].asnumpy()[:3].any()
+
+
+def test_values_may_be_text_and_unknown_keywords_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dmod"):
+        for _ in range(2):
+            batch = pictures(data_shape="(3, 8, 8)", batch_size="2", shuffle="False", rand_miror=True).next()
+    assert batch.data[0].shape == (2, 3, 8, 8)
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert "unknown keyword 'rand_miror'" in message and "did you mean 'rand_mirror'" in message
+
+
+# ---- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"data_shape": (3, 24)}, r"data_shape=\(3, 24\), expected \(channels, height, width\)"),
+        ({"batch_size": 0}, "batch_size=0, expected at least 1"),
+        ({"resize": "x"}, "resize='x', expected a whole number"),
+        ({"shuffle": "maybe"}, "shuffle='maybe', expected True or False"),
+        ({"inter_method": 7}, "inter_method=7, expected 0 to 4, 9 or 10"),
+        ({"num_parts": 2, "part_index": 2}, "part_index=2 of num_parts=2"),
+        ({"num_parts": 99, "part_index": 98}, "no records in part 98 of 99"),
+        ({"dtype": "float64"}, "dtype='float64', expected 'float32', 'uint8' or 'int8'"),
+        ({"aug_seq": "mine"}, "there is only 'aug_default'"),
+        ({"random_resized_crop": True, "rand_crop": True}, "random_resized_crop excludes"),
+        ({"min_random_scale": 2.0}, "min_random_scale=2.0 above max_random_scale=1.0"),
+        ({"prefetch_buffer": -1}, "prefetch_buffer=-1"),
+        ({"path_imgrec": ""}, "path_imgrec is missing"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"ImageRecordIter: .*{message}"):
+        pictures(**keywords)
+
+
+def test_missing_keywords_are_named() -> None:
+    with pytest.raises(InvalidArgument, match="data_shape is missing"):
+        mx.io.ImageRecordIter(path_imgrec=RECORDS, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"label_width": 3}, r"pictures\.rec, offset 0: label_width=3, but the picture 100 has 1 labels"),
+        ({"max_crop_size": 99}, "max_crop_size=99, but a picture is 60 x 40"),
+    ],
+)
+def test_what_a_picture_cannot_be_is_said_by_the_first_batch(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        pictures(**keywords).next()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"label_pad_width": 5}, "label_pad_width=5, but a picture has 17 numbers"),
+        ({"label_width": 7}, "label_width=7, but the picture 101 has 12 labels"),
+        ({"dtype": "uint8"}, "expected 'float32'"),
+        ({"rand_crop_prob": 1, "num_crop_sampler": 3, "min_crop_scales": (0, 1)}, "3 crop samplers"),
+        ({"rand_crop_prob": 1, "min_crop_scales": 0.9, "max_crop_scales": 0.5}, "min_crop_scales=0.9 above"),
+        ({"resize_mode": "wide"}, "resize_mode='wide', expected force|fit|shrink"),
+    ],
+)
+def test_what_boxes_cannot_be_is_refused(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        boxes(**keywords)
+
+
+def test_labels_without_boxes_are_named() -> None:
+    with pytest.raises(FormatError, match=r"pictures\.rec, offset 0: label of 1 numbers, expected a header"):
+        pictures(mx.io.ImageDetRecordIter)
+
+
+def broken(folder: Path, change: Any) -> dict[str, Any]:
+    """A copy of the pictures whose bytes went through `change`."""
+    data = bytearray((FIXTURES / "pictures.rec").read_bytes())
+    path = folder / "broken.rec"
+    path.write_bytes(change(data))
+    return {"path_imgrec": str(path)}
+
+
+OFFSETS = [int(line.split()[1]) for line in (FIXTURES / "pictures.idx").read_text().splitlines()]
+
+
+def test_a_broken_picture_is_named_and_stays_the_next_batch(tmp_path: Path) -> None:
+    start = OFFSETS[4] + 32
+
+    def scribble(data: bytearray) -> bytearray:
+        data[start : start + 40] = b"\x55" * 40
+        return data
+
+    iterator = pictures(**broken(tmp_path, scribble), batch_size=2)
+    assert [iterator.next().label[0].asnumpy()[0] for _ in range(2)] == [0, 2]
+    for _ in range(2):
+        with pytest.raises(FormatError, match=rf"broken\.rec, offset {OFFSETS[4]}: .* no picture"):
+            iterator.next()
+    iterator.reset()
+    assert iterator.next().label[0].asnumpy()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d[: OFFSETS[7] + 100], rf"offset {OFFSETS[7]}: the record ends at .*truncated"),
+        (lambda d: d[: OFFSETS[7] + 3], rf"offset {OFFSETS[7]}: the file ends within a record"),
+        (lambda d: d[: OFFSETS[3]] + b"xxxx" + d[OFFSETS[3] + 4 :], rf"{OFFSETS[3]}: expected the head"),
+        (lambda d: b"", r"broken\.rec is empty"),
+        (lambda d: d[:0] + b"text, not records", r"offset 0: expected the head of a record"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_offset(tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        pictures(**broken(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"a\.idx is empty"),
+        ("0\t0\n1\t999999\n", "the index does not fit the file"),
+        ("0\tx\n", r"a\.idx, line 1"),
+    ],
+)
+def test_an_index_that_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
+    index = tmp_path / "a.idx"
+    index.write_text(text)
+    with pytest.raises(FormatError, match=message):
+        pictures(path_imgidx=str(index))
+
+
+def test_an_index_of_another_file_is_named_when_its_record_is_read(tmp_path: Path) -> None:
+    index = tmp_path / "a.idx"
+    index.write_text("0\t0\n1\t100\n")
+    with pytest.raises(FormatError, match=r"offset 100: expected the head .* does the index .*a\.idx belong"):
+        pictures(path_imgidx=str(index), batch_size=2).next()
+
+
+def test_files_that_are_missing_or_vanish_are_named(tmp_path: Path) -> None:
+    for keywords in ({"path_imgrec": str(tmp_path / "no.rec")}, {"path_imgidx": str(tmp_path / "no.idx")}):
+        with pytest.raises(MXNetError, match=r"no\.(rec|idx): No such file"):
+            pictures(**keywords)
+    with pytest.raises(InvalidArgument, match=r"no \.rec file in the directory"):
+        pictures(path_imgrec=str(tmp_path))
+    keywords = broken(tmp_path, lambda data: data)
+    iterator = pictures(**keywords, batch_size=1, prefetch_buffer=0)
+    iterator.next()
+    with open(keywords["path_imgrec"], "r+b") as file:
+        file.truncate(OFFSETS[6])
+    with pytest.raises(FormatError, match=rf"broken\.rec, offset {OFFSETS[6]}"):
+        list(iterator)
+
+
+def test_threads_that_are_silent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    wakes = threading.Event()
+    monkeypatch.setattr(image_record_pipeline, "_DEADLINE_S", 0.05)
+    iterator = pictures()
+    monkeypatch.setattr(iterator, "_decoded", lambda *_: wakes.wait(60))
+    try:
+        with pytest.raises(DeadlineError, match="ImageRecordIter: no batch after 0 s"):
+            iterator.next()
+    finally:
+        wakes.set()
+
+
+def test_a_missing_opencv_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MXNetError, match=r"pip install dmod\[image\]"):
+        pictures()
