@@ -91,7 +91,7 @@ class _Child:
 
     def tell(self, line: str) -> None:
         """Write a line to the process's standard input, if it is read."""
-        if self.process.stdin is None:
+        if self.process.stdin is None or self.process.stdin.closed:
             return
         try:
             self.process.stdin.write(line.encode(errors="replace") + b"\n")
