@@ -23,6 +23,16 @@ from dmod.device.compiled_layers import (
     softsign_grad,
     tanh_grad,
 )
+from dmod.device.compiled_norm import (
+    norm_columns,
+    norm_grad_columns,
+    norm_grad_rows,
+    norm_rows,
+    norm_statistics_columns,
+    norm_statistics_rows,
+    norm_sums_columns,
+    norm_sums_rows,
+)
 
 __all__ = [
     "add_bias",
@@ -32,6 +42,14 @@ __all__ = [
     "bias_softsign",
     "bias_tanh",
     "column_sums",
+    "norm_columns",
+    "norm_grad_columns",
+    "norm_grad_rows",
+    "norm_rows",
+    "norm_statistics_columns",
+    "norm_statistics_rows",
+    "norm_sums_columns",
+    "norm_sums_rows",
     "relu",
     "relu_grad",
     "sigmoid_grad",

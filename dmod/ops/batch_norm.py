@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.ops.batch_norm_compiled import backward_step, forward_step, kernels_of
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, integer, number, optional
 from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register
@@ -42,7 +43,7 @@ def _infer_type(attrs: Attrs, inputs: Dtypes) -> tuple[Dtypes, Dtypes, Dtypes]:
     return [data, stats, stats], [data, stats, stats], [stats, stats]
 
 
-class _Layout:
+class Layout:
     """Views of an array as (outer, channels, inner), and sums over all but the channels."""
 
     def __init__(self, call: Call):
@@ -64,12 +65,15 @@ class _Layout:
         self.xp.sum(array, axis=(0, 2), out=out)
 
 
-def _uses_global(call: Call) -> bool:
+def uses_global(call: Call) -> bool:
+    """Whether the moving statistics count, not the batch's."""
     return call.attrs.use_global_stats or not call.is_train
 
 
 def _forward(call: Call) -> Step:
-    xp, lay, attrs = call.xp, _Layout(call), call.attrs
+    xp, lay, attrs = call.xp, Layout(call), call.attrs
+    if kernels_of(call) is not None:
+        return forward_step(call, lay.dims, uses_global(call), -np.inf)
     x, y = lay.of(call.inputs[0]), lay.of(call.outputs[0])
     gamma, beta = call.inputs[1:]
     mean, inv_std = call.outputs[1:]
@@ -80,7 +84,7 @@ def _forward(call: Call) -> Step:
     squares = call.scratch(x.shape, mean.dtype)
     scale = call.scratch(gamma.shape, gamma.dtype)
     mean_c, scale_c, beta_c = map(lay.per_channel, (mean, scale, beta))
-    use_global, fix_gamma = _uses_global(call), attrs.fix_gamma
+    use_global, fix_gamma = uses_global(call), attrs.fix_gamma
 
     def run() -> None:
         if use_global:
@@ -106,7 +110,7 @@ def _forward(call: Call) -> Step:
     return run
 
 
-def _moving_update(call: Call) -> Step:
+def moving_update(call: Call) -> Step:
     """Move the auxiliary states towards the batch's statistics."""
     xp, (mean, inv_std), (moving_mean, moving_var) = call.xp, call.outputs[1:], call.aux
     stats = mean.dtype.type
@@ -129,7 +133,11 @@ def _moving_update(call: Call) -> Step:
 
 
 def _backward(call: Call) -> Step:
-    xp, lay, attrs = call.xp, _Layout(call), call.attrs
+    xp, lay, attrs = call.xp, Layout(call), call.attrs
+    use_global = uses_global(call)
+    move = None if use_global else moving_update(call)
+    if kernels_of(call) is not None:
+        return backward_step(call, lay.dims, use_global, -np.inf, move)
     x, dy = lay.of(call.inputs[0]), lay.of(call.out_grads[0])
     gamma = call.inputs[1]
     mean, inv_std = call.outputs[1:]
@@ -142,8 +150,6 @@ def _backward(call: Call) -> Step:
     sum_dy, sum_dy_xhat, scale = (call.scratch(mean.shape, mean.dtype) for _ in range(3))
     columns = map(lay.per_channel, (mean, inv_std, sum_dy, sum_dy_xhat, scale))
     mean_c, inv_std_c, sum_dy_c, sum_dy_xhat_c, scale_c = columns
-    use_global = _uses_global(call)
-    move = None if use_global else _moving_update(call)
 
     def run() -> None:
         xp.subtract(x, mean_c, out=x_hat)

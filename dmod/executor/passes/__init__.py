@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from dmod.base import InvalidArgument
-from dmod.executor.passes import blocked_layouts, fuse_bias_activation, fuse_elementwise
+from dmod.executor.passes import blocked_layouts, fuse_batch_norm_relu, fuse_bias_activation, fuse_elementwise
 from dmod.executor.passes.graph import Graph
 from dmod.registry import nearest
 
@@ -53,6 +53,7 @@ class Pass:
 
 PASSES: tuple[Pass, ...] = (
     Pass("blocked_layouts", blocked_layouts.run),
+    Pass("fuse_batch_norm_relu", fuse_batch_norm_relu.run),
     Pass("fuse_bias_activation", fuse_bias_activation.run),
     Pass("fuse_elementwise", fuse_elementwise.run),
 )
