@@ -11,6 +11,8 @@ from dmod.base import InvalidArgument, NotReadyError
 from dmod.io.base import DataBatch, DataDesc, DataIter
 from dmod.io.resume import numpy_random_state, set_random_state
 from dmod.ndarray.ndarray import NDArray, array
+from dmod.ndarray.sparse import csr_matrix
+from dmod.ndarray.sparse_array import CSRNDArray
 
 __all__ = ["NDArrayIter"]
 
@@ -24,8 +26,9 @@ class NDArrayIter(DataIter):
 
     Parameters
     ----------
-    data : NDArray, numpy.ndarray, list or dict of such
-        The inputs, of shape ``(num_data, ...)``. Anything but NDArrays becomes float32.
+    data : NDArray, CSRNDArray, numpy.ndarray, list or dict of such
+        The inputs, of shape ``(num_data, ...)``. Anything but NDArrays becomes float32. Batches of csr
+        arrays (and of scipy's csr matrices) are csr.
     label : like `data`, optional
     batch_size : int
     shuffle : bool
@@ -128,8 +131,7 @@ class NDArrayIter(DataIter):
     def _arrange(self) -> None:
         """Put the instances into their order."""
         self.data, self.label = (
-            [(name, NDArray(a._data[self._order], a.context)) for name, a in arrays]
-            for arrays in self._source
+            [(name, _taken(a, self._order)) for name, a in arrays] for arrays in self._source
         )
 
     # ---- batches
@@ -171,9 +173,9 @@ class NDArrayIter(DataIter):
             )
         if start < 0:
             rows = np.concatenate((self._rolled_over, self._order[:stop]))
-            return [NDArray(a._data[rows], a.context) for _, a in self._source[which]]
+            return [_taken(a, rows) for _, a in self._source[which]]
         places = np.arange(start, stop) % self.num_data
-        return [NDArray(a._data[places], a.context) for _, a in arrays]
+        return [_taken(a, places) for _, a in arrays]
 
     def getpad(self) -> int:
         """How many instances of the current batch come from another epoch, or from the beginning."""
@@ -212,7 +214,19 @@ class NDArrayIter(DataIter):
 
 
 def _views(arrays: list[tuple[str, NDArray]], part: slice) -> list[NDArray]:
-    return [NDArray(a._data[part], a._ctx) for _, a in arrays]
+    return [a[part] if a.stype == "csr" else NDArray(a._data[part], a._ctx) for _, a in arrays]
+
+
+def _taken(array: NDArray, places: np.ndarray) -> NDArray:
+    """Some instances of an array, copied."""
+    if not isinstance(array, CSRNDArray):
+        return NDArray(array._data[places], array.context)
+    indptr, columns, values = array._parts()
+    lengths = np.diff(indptr)[places]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    stored = np.repeat(indptr[places] - ends[:-1], lengths) + np.arange(ends[-1])
+    shape = (len(places), array.shape[1])
+    return CSRNDArray(values[stored], [ends, columns[stored]], shape, array.context)
 
 
 def _named_arrays(data: Any, default_name: str, what: str) -> list[tuple[str, NDArray]]:
@@ -236,9 +250,16 @@ def _named_arrays(data: Any, default_name: str, what: str) -> list[tuple[str, ND
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, (NDArray, np.ndarray)) or (
-        hasattr(value, "__array__") and hasattr(value, "shape")
+    return (
+        isinstance(value, (NDArray, np.ndarray))
+        or (hasattr(value, "__array__") and hasattr(value, "shape"))
+        or _is_csr_matrix(value)
     )
+
+
+def _is_csr_matrix(value: Any) -> bool:
+    """Whether this is a csr matrix of scipy, which dmod does not import."""
+    return getattr(value, "format", None) == "csr" and hasattr(value, "indptr")
 
 
 def _converted(value: Any, name: str) -> NDArray:
@@ -246,7 +267,11 @@ def _converted(value: Any, name: str) -> NDArray:
         if not _is_array(value) and not isinstance(value, list):
             raise TypeError(f"NDArrayIter: {name!r} is of type {type(value).__name__}, expected an array")
         try:
-            value = array(value)
+            if _is_csr_matrix(value):
+                parts = (value.data, value.indices, value.indptr)
+                value = csr_matrix(parts, shape=value.shape, dtype=np.float32)
+            else:
+                value = array(value)
         except (TypeError, ValueError) as error:
             raise TypeError(f"NDArrayIter: {name!r} does not make an array of numbers: {error}") from None
     if value.ndim == 0 or len(value) == 0:

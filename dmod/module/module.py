@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dmod.kvstore as kvs
@@ -19,6 +19,7 @@ from dmod.config import settings
 from dmod.context import Context, current_context
 from dmod.device import copy, to_host
 from dmod.executor.binder import grad_reqs
+from dmod.executor.storage import row_sparse_gradients
 from dmod.initializer import InitDesc, Uniform
 from dmod.io import DataDesc
 from dmod.log import logger as dmod_logger
@@ -271,7 +272,8 @@ class Module(BaseModule):
         trained = {name for name, _, _ in params if self._reqs[name] != "null"}
         attrs = self._symbol.attr_dict()
         groups_of = {name: a["__ctx_group__"] for name, a in attrs.items() if "__ctx_group__" in a}
-        fresh = ParameterSet(self._contexts, params, aux, trained, self._group2ctxs, groups_of)
+        sparse = row_sparse_gradients(self._symbol)
+        fresh = ParameterSet(self._contexts, params, aux, trained, self._group2ctxs, groups_of, sparse)
         fresh.accumulated = {name for name in trained if self._reqs[name] == "add"}
         old = self._params
         if old is not None and old.same_layout(fresh):
@@ -666,6 +668,29 @@ class Module(BaseModule):
                 for d, x in zip(group.label_shapes, batch.label, strict=False)
             ]
         self.reshape(data, labels or None)
+
+    def prepare(self, data_batch: Any, sparse_row_id_fn: Callable[[Any], Any] | None = None) -> None:
+        """Get ready for a batch, before `forward`.
+
+        Every worker has all rows of its parameters, up to date, so there are none to pull.
+
+        Parameters
+        ----------
+        data_batch : DataBatch
+        sparse_row_id_fn : callable, optional
+            What MXNet needs to know: from the batch to a dict of names of row_sparse parameters to the
+            numbers of the rows that the batch uses. The names are checked.
+        """
+        known = {name for _, name, _, _ in self._params.sparse} if self._params is not None else set()
+        if sparse_row_id_fn is None or not known:
+            super().prepare(data_batch, sparse_row_id_fn)
+            return
+        for name in dict(sparse_row_id_fn(data_batch)):
+            if name not in known:
+                raise InvalidArgument(
+                    f"prepare: sparse_row_id_fn names {name!r}; row_sparse parameters are "
+                    f"{', '.join(map(repr, sorted(known)))}{nearest(name, known)}"
+                )
 
     def backward(self, out_grads: Any = None) -> None:
         """Compute the gradients of the parameters, and of the data if it was bound so."""

@@ -13,6 +13,7 @@ from dmod.device import backend
 from dmod.device.random import SlotStream
 from dmod.executor.executor import Executor, Handle
 from dmod.executor.memory import Pool, Workspace
+from dmod.executor.storage import clear_rows, csr_inputs, empty_csr
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray, concatenate
 from dmod.symbol import Symbol
@@ -152,7 +153,7 @@ class ExecutorGroup:
         )
         if arg_shapes is None:
             raise InvalidArgument(f"bind: shapes {shapes} do not determine those of all inputs")
-        pool = devices.pools[device]
+        pool, sparse = devices.pools[device], csr_inputs(self.symbol)
         args: dict[str, NDArray] = {}
         grads: dict[str, NDArray] = {}
         for name, shape in zip(names, arg_shapes, strict=True):
@@ -162,7 +163,9 @@ class ExecutorGroup:
                     grads[name] = self.params.grad_arrays[device][name]
             else:
                 dtype = dtypes.get(name) or np.float32
-                if pool is None or name in self.state_names:  # states stay each executor's own
+                if name in sparse:
+                    args[name] = empty_csr(shape, dtype, ctx)
+                elif pool is None or name in self.state_names:  # states stay each executor's own
                     args[name] = NDArray(memory.zeros(shape, dtype), ctx)
                 else:
                     args[name] = NDArray(pool.lend(name, shape, dtype), ctx)
@@ -211,7 +214,10 @@ class ExecutorGroup:
             out_grads = [out_grads]
         for unused in self._unused:
             for grad in unused:
-                grad._data.fill(0)
+                if grad.stype == "default":
+                    grad._data.fill(0)
+                else:
+                    clear_rows(grad)
         for executor, part in zip(self.execs, self.slices, strict=True):
             if out_grads is None:
                 executor.backward()

@@ -16,6 +16,7 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.context import Context
 from dmod.device import backend, copy, module_of, to_host
+from dmod.executor.storage import empty_rows
 from dmod.kvstore.reduce import DeviceSum
 from dmod.kvstore.transports.segments import gradient_buffer
 from dmod.ndarray import NDArray
@@ -58,6 +59,13 @@ class ParameterSet:
         For each device, where the nodes of a ``ctx_group`` are computed instead.
     groups_of : dict of str to str, optional
         The ``ctx_group`` of the parameters that have one.
+    row_sparse : set of str, optional
+        The parameters whose gradients are row_sparse: they lie outside of the flat buffers.
+
+    Attributes
+    ----------
+    sparse : list of (index, name, shape, dtype)
+        Of those of `row_sparse` that are trained.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class ParameterSet:
         trained: Iterable[str],
         group2ctxs: Sequence[Mapping[str, Context]] | None = None,
         groups_of: Mapping[str, str] | None = None,
+        row_sparse: Iterable[str] = (),
     ):
         self.contexts = list(contexts)
         self.group2ctxs = list(group2ctxs or [{} for _ in contexts])
@@ -84,7 +93,12 @@ class ParameterSet:
         self.aux_groups: list[FlatGroup] = []
         self._remembered: list[list[Any]] = []
         indexed = [(i, *entry) for i, entry in enumerate(params)]
-        self._build([e for e in indexed if e[1] in self.trained], self.arg_arrays, self.groups, True)
+        outside = self.trained & set(row_sparse)
+        self.sparse = [e for e in indexed if e[1] in outside]
+        self._build_sparse()
+        self._build(
+            [e for e in indexed if e[1] in self.trained - outside], self.arg_arrays, self.groups, True
+        )
         self._build([e for e in indexed if e[1] not in self.trained], self.arg_arrays, [], False)
         self._build([(i, *entry) for i, entry in enumerate(aux)], self.aux_arrays, self.aux_groups, False)
 
@@ -116,6 +130,13 @@ class ParameterSet:
                         self.grad_arrays[device][name] = NDArray(view, ctx)
             groups.append(group)
 
+    def _build_sparse(self) -> None:
+        """Make arrays of their own for the parameters with row_sparse gradients."""
+        for _, name, shape, dtype in self.sparse:
+            for device, ctx in enumerate(self._contexts_of(name)):
+                self.arg_arrays[device][name] = NDArray(backend(ctx).zeros(shape, dtype), ctx)
+                self.grad_arrays[device][name] = empty_rows(shape, dtype, ctx)
+
     def _contexts_of(self, name: str) -> tuple[Context, ...]:
         """Where a parameter lies for each device: where the nodes of its ``ctx_group`` are computed."""
         group = self._groups_of.get(name, "")
@@ -126,6 +147,7 @@ class ParameterSet:
         return (
             self.contexts == other.contexts
             and self.param_names == other.param_names
+            and self.sparse == other.sparse
             and self.group2ctxs == other.group2ctxs
             and [g.layout for g in self.groups] == [g.layout for g in other.groups]
             and [g.layout for g in self.aux_groups] == [g.layout for g in other.aux_groups]

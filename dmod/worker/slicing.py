@@ -10,7 +10,8 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.device import copy
 from dmod.io import DataDesc
-from dmod.ndarray import NDArray
+from dmod.ndarray import NDArray, array
+from dmod.ndarray.sparse_array import CSRNDArray, cast_storage
 
 __all__ = ["as_descs", "batch_axis", "batch_size_of", "load_slices", "on_device", "split_batch"]
 
@@ -130,6 +131,9 @@ def load_slices(
     InvalidArgument
         The shape does not fit.
     """
+    if targets[0].stype != "default":
+        _load_csr(source, targets, slices, name)
+        return
     data = source._dense()._data if isinstance(source, NDArray) else np.asarray(source)
     for target, part in zip(targets, slices, strict=True):
         piece = data if len(targets) == 1 else part_of(data, axis, part)
@@ -138,3 +142,17 @@ def load_slices(
                 f"{name!r}: a device's part has shape {piece.shape}, bound as {target.shape}"
             )
         copy(target._data, piece)
+
+
+def _load_csr(source: Any, targets: Sequence[NDArray], slices: Sequence[slice], name: str) -> None:
+    """Give each device its rows of a csr array, or of what becomes one; they share its memory if they can."""
+    if not isinstance(source, CSRNDArray):
+        source = cast_storage(source if isinstance(source, NDArray) else array(source), "csr")
+    for target, part in zip(targets, slices, strict=True):
+        piece: Any = source if len(targets) == 1 else source[part]
+        if piece.shape != target.shape:
+            raise InvalidArgument(
+                f"{name!r}: a device's part has shape {piece.shape}, bound as {target.shape}"
+            )
+        *aux, values = piece._parts()
+        target._set(values.astype(target.dtype, copy=False), aux)

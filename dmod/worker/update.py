@@ -4,8 +4,8 @@
 - `StoreUpdate`: the store sums the gradients and runs the optimizer.
 - `SummedUpdate`: the store sums the gradients, every worker runs the optimizer on the sum.
 
-All of them go over whole flat buffers. An optimizer that only knows single arrays is applied array by
-array in the workers.
+All of them go over whole flat buffers; `WithSparse` adds the parameters whose gradients are row_sparse. An
+optimizer that only knows single arrays is applied array by array in the workers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dmod.optimizer import (
 )
 from dmod.optimizer.states import join_flat, split_flat
 from dmod.worker.parameters import FlatGroup, ParameterSet, divide
+from dmod.worker.sparse import SparseUpdate, WithSparse
 
 __all__ = ["LocalUpdate", "StoreUpdate", "SummedUpdate", "UpdateStrategy", "choose_strategy"]
 
@@ -266,6 +267,16 @@ def choose_strategy(
     update_on_kvstore : bool
         Whether the store runs the optimizer, if it can.
     """
+    dense = _dense_strategy(store, optimizer, params, digest, update_on_kvstore)
+    if not params.sparse:
+        return dense
+    return WithSparse(dense, SparseUpdate(params, optimizer, store, digest))
+
+
+def _dense_strategy(
+    store: KVStore | None, optimizer: Optimizer, params: ParameterSet, digest: str, update_on_kvstore: bool
+) -> UpdateStrategy:
+    """The strategy for the parameters in flat buffers."""
     if store is None:
         return LocalUpdate(optimizer, params)
     if store.asynchronous and not update_on_kvstore:

@@ -140,6 +140,34 @@ def test_batches_can_be_taken_by_hand() -> None:
         iterator.getlabel()
 
 
+class ScipyMatrix:
+    """What scipy's csr matrices look like."""
+
+    format = "csr"
+
+    def __init__(self, csr: Any):
+        self.indptr, self.indices = (a.asnumpy() for a in (csr.indptr, csr.indices))
+        self.data, self.shape = csr.data.asnumpy().astype("float64"), csr.shape
+
+
+@pytest.mark.parametrize("wrap", [lambda csr: csr, ScipyMatrix])
+@pytest.mark.parametrize("handle", ["pad", "discard", "roll_over"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_csr_arrays_give_csr_batches_of_the_same_values(wrap: Any, handle: str, shuffle: bool) -> None:
+    dense = array(np.arange(40).reshape(10, 4) % 3)
+    found = []
+    for data in (dense, wrap(dense.tostype("csr"))):
+        np.random.seed(2)
+        iterator = io.NDArrayIter(data, Y, 4, shuffle, handle)
+        batches = []
+        for _ in range(3):
+            batches += [(b.data[0].stype, b.data[0].asnumpy().tolist(), b.pad) for b in iterator]
+            iterator.reset()
+        found.append(batches)
+    assert {stype for stype, *_ in found[1]} == {"csr"}
+    assert [b[1:] for b in found[0]] == [b[1:] for b in found[1]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

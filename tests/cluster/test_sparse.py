@@ -1,0 +1,34 @@
+"""Modules with row_sparse weights in clusters of processes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dmod as mx
+from tests.cluster.cluster import Cluster
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "module"))
+
+import sparse_cases as cases
+
+PROGRAM = Path(__file__).with_name("sparse.py")
+
+
+@pytest.mark.parametrize(("name", "servers"), [("linear momentum", 2), ("embedding adam", 1)])
+def test_two_workers_have_the_bits_of_one_with_two_devices(name: str, servers: int, tmp_path: Path) -> None:
+    with Cluster(tmp_path, 2, servers) as cluster:
+        cluster.start_nodes()
+        for rank in range(2):
+            command = (sys.executable, str(PROGRAM), str(tmp_path), name)
+            cluster.start(f"worker {rank}", command, DMLC_ROLE="worker", DMLC_WORKER_ID=rank)
+        for process in cluster.processes.values():
+            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
+    alone = cases.trained(mx, *cases.CASES[name], context=[mx.cpu(0), mx.cpu(1)])
+    for rank in range(2):
+        found = np.load(tmp_path / f"sparse{rank}.npz")
+        for key, value in alone.items():
+            np.testing.assert_array_equal(found[key], np.array(value, "float32"), key)
