@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import secrets
@@ -205,6 +206,8 @@ def run_server(
             addresses.append(endpoint.bind(f"ipc://{directory.path}/server"))
         if wanted in ("auto", "tcp"):
             addresses.append(_bound(endpoint, tcp_address(host, 0)))
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not go over it while workers wait
         serve(settings, endpoint, scheduler, addresses, stopped)
     finally:
         endpoint.close(FAREWELL_S)
