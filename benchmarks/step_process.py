@@ -72,6 +72,7 @@ class Pace:
 
     def _answer(self, figures: dict[str, float]) -> None:
         figures["peak_mb"] = peak_mb() - self._imported
+        figures["process_mb"] = peak_mb()
         os.write(self._channel, (json.dumps(figures) + "\n").encode())
         if not sys.stdin.readline():
             raise RoundsOver

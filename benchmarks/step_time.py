@@ -10,7 +10,8 @@ Each system has its own process for each workload and number of threads. They al
 one after the other. A figure is the median over the rounds of a round's mean step; the ratio is a system's
 figure over dmod's, so above 1 dmod is faster. The limit is what the step's matrix products alone would take
 at the speed at which numpy multiplies large matrices, measured in the same rounds. Memory is the peak of the
-process less what it held when all was imported and the data made.
+process less what it held when all was imported, code generators included, and the data made; the JSON has the
+whole process's as `process_mb`.
 
 Settings of BLAS and OpenMP in the shell are set aside. Systems that aren't installed are left out with a
 word: `make oracle` and `make peers` install them.
@@ -73,12 +74,12 @@ class Runner:
         It ended, or did not answer in time; its output is part of the message.
     """
 
-    def __init__(self, system: str, workload: str, threads: int):
+    def __init__(self, system: str, workload: str, threads: int, python: str):
         self.system, self.workload = system, workload
         program = [SGEMM] if system == "sgemm" else [PROCESS, system, workload, str(threads)]
         self.runs_ms: list[float] = []
         self._process = subprocess.Popen(
-            [str(interpreter(system)), *program],
+            [python, *program],
             env=environ_for(threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -138,7 +139,7 @@ def measure(workload: str, threads: int, systems: list[str], rounds: int) -> dic
     try:
         for system in (*systems, "sgemm"):
             try:
-                runners.append(Runner(system, workload, threads))
+                runners.append(Runner(system, workload, threads, str(interpreter(system))))
             except RuntimeError as error:
                 if system == "dmod":
                     raise
