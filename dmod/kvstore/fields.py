@@ -117,6 +117,24 @@ def list_of(inner: Callable[[Any], Any], limit: int) -> Callable[[Any], tuple[An
     return check
 
 
+def pieces(value: Any) -> tuple[PieceRef, ...]:
+    """A list of `PieceRef`: the one that is long and frequent, so it is checked in one go."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_FRAMES - 2:
+        raise ValueError(f"expected at most {MAX_FRAMES - 2} pieces, got {_shown(value)}")
+    refs = []
+    for entry in value:
+        if not isinstance(entry, list | tuple) or len(entry) != 3:
+            raise ValueError(f"expected a list of 3, got {_shown(entry)}")
+        name, piece, round = entry
+        key(name)
+        if type(piece) is not int or not 0 <= piece < 1 << 31:
+            raise ValueError(f"expected a piece from 0 to {(1 << 31) - 1}, got {_shown(piece)}")
+        if type(round) is not int or not 0 <= round < 1 << 53:
+            raise ValueError(f"expected a round from 0 to {(1 << 53) - 1}, got {_shown(round)}")
+        refs.append(entry if type(entry) is PieceRef else PieceRef(name, piece, round))
+    return tuple(refs)
+
+
 def _listed(*entries: Any) -> list[Any]:
     return list(entries)
 
@@ -201,9 +219,7 @@ Flag: TypeAlias = Annotated[bool, boolean]
 Seconds: TypeAlias = Annotated[float, seconds]
 Names: TypeAlias = Annotated[tuple[str, ...], list_of(text(1024), 4096)]
 Counts: TypeAlias = Annotated[tuple[int, ...], list_of(_COUNT, 1 << 16)]
-Pieces: TypeAlias = Annotated[
-    tuple[PieceRef, ...], list_of(row(PieceRef, key, _INDEX, _COUNT), MAX_FRAMES - 2)
-]
+Pieces: TypeAlias = Annotated[tuple[PieceRef, ...], pieces]
 Cuts: TypeAlias = Annotated[tuple[Cut, ...], list_of(row(Cut, _SIZE, _SIZE, _RANK), 1 << 16)]
 _MEMBER = row(Member, choice(ROLES), _RANK, _INCARNATION, _NAME, _COUNT, list_of(text(1024), 16))
 Members: TypeAlias = Annotated[tuple[Member, ...], list_of(_MEMBER, 1 << 16)]

@@ -66,6 +66,8 @@ class KeyTable:
         self._make_updater = make_updater
         self._free = FreeBuffers(allocate)
         self._keys: dict[Key, KeyState] = {}
+        self.ready: dict[tuple[Key, int], Piece] = {}
+        """The pieces that can be used, by key and number."""
         self._orders: dict[int, Key] = {}
         self._config: dict[str, Any] | None = None
         self._proposals: dict[int, dict[str, Any]] = {}
@@ -161,11 +163,15 @@ class KeyTable:
                 self._install(self._config, [state])
             except Refused as refusal:
                 return self.fail_key(state.key, refusal)
+        self.ready.update({(state.key, number): piece for number, piece in state.pieces.items()})
         return self._settle(state)
 
     def fail_key(self, key: Key, refusal: Refused) -> list[Action]:
         """Nobody can use `key` any more."""
-        self._keys[key].failure = (refusal.code, refusal.text)
+        state = self._keys[key]
+        state.failure = (refusal.code, refusal.text)
+        for number in state.pieces:
+            self.ready.pop((key, number), None)
         return self._requests.fail(self._requests.using(key), refusal)
 
     def _disagree(self, request: Request, state: KeyState) -> list[Action]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.messages import Key
 from dmod.kvstore.tree import Allocate, LastSum, TreeSum, sum_dtype
 from dmod.ndarray.flat import aligned_empty
@@ -83,6 +84,8 @@ class Piece:
         has received the reply.
     updater : PieceUpdater or None
         Without one a round's sum becomes the value.
+    accepts : frozenset of str
+        What contributions may come as: dtypes, and kinds of compression.
     applied : int
         Rounds applied in this epoch.
     version : int
@@ -98,6 +101,8 @@ class Piece:
         self.size, self.dtype = stop - start, np.dtype(dtype)
         self.value: np.ndarray | None = None
         self.updater: PieceUpdater | None = None
+        names = (self.dtype.name, sum_dtype(dtype).name)
+        self.accepts = frozenset((*names, *ENCODED) if self.dtype == np.float32 else names)
         self.applied = 0
         self.version = 0
         self._free = free
@@ -117,8 +122,9 @@ class Piece:
 
     def contribute(self, rank: int, round: int, array: np.ndarray) -> None:
         """Add what `rank` has sent for `round`, the current one or the next. A repeat is not added."""
-        if not self.has(rank, round):
-            self._trees[round - self.applied - 1].add(rank, array)
+        ahead = round - self.applied
+        if ahead > 0 and rank not in self._trees[ahead - 1].slots:
+            self._trees[ahead - 1].add(rank, array)
 
     @property
     def complete(self) -> bool:

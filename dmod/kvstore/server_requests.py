@@ -187,11 +187,15 @@ def payload_array(payload: Payload, dtype: str, piece: Piece, request: Request) 
             raise Refused(
                 "invalid", f"{request.what}: piece {piece.number} of {piece.key!r}: {error}"
             ) from None
-    nbytes = memoryview(payload).nbytes  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
-    if nbytes != piece.size * np.dtype(dtype).itemsize:
+    try:
+        array: np.ndarray = np.frombuffer(payload, dtype)
+    except ValueError:  # no whole number of elements
+        array = np.empty(0)
+    if array.size != piece.size:
+        nbytes = memoryview(payload).nbytes  # type: ignore[arg-type]  # numpy's stubs know buffers from 3.12 on
         raise Refused(
             "invalid",
             f"{request.what}: piece {piece.number} of {piece.key!r} came with {nbytes} bytes; it has "
             f"{piece.size} elements of {dtype}",
         )
-    return np.frombuffer(payload, dtype)
+    return array

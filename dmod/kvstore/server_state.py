@@ -28,7 +28,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dmod.kvstore.actions import SCHEDULER, Action, Joined, Lost, Payload, Peer, Send
-from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.key_table import KeyTable, MakeUpdater
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
@@ -55,7 +54,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import Piece
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, payload_array
-from dmod.kvstore.tree import Allocate, sum_dtype
+from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["MAX_RECORD_NBYTES", "MakeUpdater", "ServerState"]
@@ -200,18 +199,20 @@ class ServerState:
         arrays = self._arrays(request)
         if (dropped := self._impossible(request)) is not None:
             return dropped
+        rank = request.rank
         for piece, round in request.rounds.items():
-            if not all(piece.has(request.rank, earlier) for earlier in range(piece.applied + 1, round)):
+            if round > piece.applied + 1 and not piece.has(rank, round - 1):
                 raise Refused(
                     "protocol", f"{request.what}: round {round} of {piece.key!r} before round {round - 1}"
                 )
         # Nothing can go wrong from here on.
         self._keep_record(request)
         for (piece, round), array in zip(request.rounds.items(), arrays, strict=True):
-            piece.contribute(request.rank, round, array)
+            piece.contribute(rank, round, array)
         actions = self._wait(request)
         for piece in request.rounds:
-            actions += self._advance(piece)
+            if piece.complete:
+                actions += self._advance(piece)
         return actions
 
     def _pull(self, request: Request) -> list[Action]:
@@ -268,26 +269,32 @@ class ServerState:
     def _advance(self, piece: Piece) -> list[Action]:
         """Apply every round of `piece` that is complete, and answer whoever has waited for it."""
         actions: list[Action] = []
-        while piece.complete:
+        while piece.complete:  # and again, if the next round is complete as well
             try:
                 piece.apply()
             except Exception as error:  # an optimizer may raise anything
                 piece.begin_epoch()
                 return actions + self._table.fail_key(piece.key, _update_refusal(piece, error))
-            waiting = [r for r in self._waiting.pop(piece, ()) if not r.closed]
-            if still := [request for request in waiting if request.awaits(piece)]:
-                self._waiting[piece] = still
-            for request in waiting:
-                request.unapplied -= not request.awaits(piece)
+            still = []
+            for request in self._waiting.pop(piece, ()):
+                if request.closed:
+                    continue
+                if request.awaits(piece):
+                    still.append(request)
+                    continue
+                request.unapplied -= 1
                 if not request.unapplied:
                     actions.append(self._answer(request))
+            if still:
+                self._waiting[piece] = still
         return actions
 
     def _wait(self, request: Request) -> list[Action]:
         """Answer a request whose rounds have been applied; leave any other open."""
         self._requests.open(request)
-        for piece in request.rounds:
-            if request.awaits(piece):
+        early = type(request.message) is Push  # see Request.needs
+        for piece, round in request.rounds.items():
+            if piece.applied < round - early:
                 request.unapplied += 1
                 self._waiting.setdefault(piece, []).append(request)
         return [] if request.unapplied else [self._answer(request)]
@@ -302,7 +309,11 @@ class ServerState:
 
     def _find_pieces(self, request: Request) -> None:
         refs = request.message.pieces
-        request.rounds = {self._table.piece(request, ref.key, ref.piece): ref.round for ref in refs}
+        ready, rounds = self._table.ready, request.rounds
+        for ref in refs:
+            key, number, round = ref
+            piece = ready.get((key, number))
+            rounds[self._table.piece(request, key, number) if piece is None else piece] = round
         if not refs or len(request.rounds) < len(refs):
             raise Refused("protocol", f"{request.what}: no pieces, or one of them twice")
 
@@ -319,8 +330,7 @@ class ServerState:
             raise Refused("invalid", f"{request.what}: a record of more than {MAX_RECORD_NBYTES} bytes")
         arrays = []
         for piece, payload in zip(request.rounds, request.payloads, strict=False):
-            wanted = (piece.dtype.name, sum_dtype(piece.dtype).name)
-            if message.dtype not in (*wanted, *(ENCODED if piece.dtype == np.float32 else ())):
+            if message.dtype not in piece.accepts:
                 text = f"{request.what}: {message.dtype} for {piece.key!r}, initialised as {piece.dtype}"
                 raise Refused("invalid", text)
             arrays.append(payload_array(payload, message.dtype, piece, request))

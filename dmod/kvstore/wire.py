@@ -78,7 +78,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[Message, list[memoryvi
     _check_sizes(frames)
     message = _decode_header(frames[0])
     _check_count(message, len(frames) - 1)
-    return message, [memoryview(frame).cast("B") for frame in frames[1:]]
+    return message, [memoryview(frame) for frame in frames[1:]]
 
 
 def _decode_header(frame: bytes | memoryview) -> Message:

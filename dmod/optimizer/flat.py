@@ -9,9 +9,9 @@ is worked on in chunks that stay in the cache between the passes of a step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -57,27 +57,31 @@ def _has_compiled_step(kind: type) -> bool:
     return next(("compiled_step" in c.__dict__ for c in kind.__mro__ if "step" in c.__dict__), False)
 
 
-def _run_compiled(
+class _Compiled(NamedTuple):
+    """A kernel, and what it gets besides arrays and ranges."""
+
+    kernel: Callable[..., None]
+    rates: np.ndarray  # a row for each range
+    numbers: np.ndarray
+
+
+def _compiled(
     optimizer: Any,
     weight: np.ndarray,
-    grad: np.ndarray,
     states: Sequence[np.ndarray],
-    bounds: np.ndarray,
     rates: Sequence[tuple[float, float]],
     t: int,
-) -> bool:
-    """Update the ranges `bounds`, each with its rates, in one call if there is a kernel for these arrays."""
-    if not _has_compiled_step(type(optimizer)) or kernels_for(weight, grad, *states) is None:
-        return False
+) -> _Compiled | None:
+    """The kernel for float32 gradients of these arrays, if there is one; each range has its rates."""
+    if not _has_compiled_step(type(optimizer)) or kernels_for(weight, *states) is None:
+        return None
     found = optimizer.compiled_step(rates, t)
     if found is None or optimizer.flat_states() != len(states):
-        return False
+        return None
     from dmod.device import compiled_optimizers
 
     kernel = getattr(compiled_optimizers, found.kernel)
-    rows, numbers = np.array(found.rates, np.float32), np.array(found.numbers, np.float32)
-    kernel(weight, grad, *states, bounds, rows, numbers)
-    return True
+    return _Compiled(kernel, np.array(found.rates, np.float32), np.array(found.numbers, np.float32))
 
 
 def step_array(
@@ -101,9 +105,13 @@ def step_array(
     scratch = _scratch(flat[0].dtype, optimizer.scratch_arrays, device, chunk)
     mixed = len(states) > optimizer.flat_states()
     with np.errstate(all="ignore"), device.activate():
-        bounds = np.array([[0, flat[0].size]])
-        done = _run_compiled(optimizer, flat[0], grad, flat[1:], bounds, [(lr, wd)], t)
-        for start in range(0, 0 if done else flat[0].size, chunk):
+        compiled = None
+        if kernels_for(grad) is not None:
+            compiled = _compiled(optimizer, flat[0], flat[1:], [(lr, wd)], t)
+        if compiled is not None:
+            bounds = np.array([[0, flat[0].size]])
+            compiled.kernel(flat[0], grad, *flat[1:], bounds, compiled.rates, compiled.numbers)
+        for start in range(0, flat[0].size if compiled is None else 0, chunk):
             part = slice(start, start + chunk)
             parts = tuple(a[part] for a in flat[1:])
             _step(optimizer, flat[0][part], grad[part], parts, lr, wd, scratch, t, mixed)
@@ -177,6 +185,7 @@ class FlatUpdater:
         self._plan: list[tuple[int, int, float, float]] = []
         self._chunks: list[tuple[Any, ...]] = []
         self._bounds = np.empty((0, 2), np.int64)
+        self._slices: list[tuple[slice, list[Any], np.ndarray, slice]] = []
         self._planned_for: tuple[Any, ...] | None = None
 
     @property
@@ -212,12 +221,26 @@ class FlatUpdater:
         ranges = self._current_plan()
         with np.errstate(all="ignore"), self._device.activate():
             rates = [(rate * lr_mult, wd) for _, _, lr_mult, wd in ranges]
-            if _run_compiled(optimizer, weight, grad, self._states, self._bounds, rates, self.count):
-                return
+            compiled = _compiled(optimizer, weight, self._states, rates, self.count)
+            if compiled is not None and grad.dtype == np.float32:
+                if not isinstance(grad, np.ndarray):
+                    self._update_in_slices(weight, grad, compiled)
+                    return
+                if grad.flags.c_contiguous:
+                    compiled.kernel(
+                        weight, grad, *self._states, self._bounds, compiled.rates, compiled.numbers
+                    )
+                    return
             scratch = _scratch(self.dtype, optimizer.scratch_arrays, self._device, self._chunk)
             for start, stop, states, lr_mult, wd in self._chunks:
                 part, lr = weight[start:stop], rate * lr_mult
                 _step(optimizer, part, grad[start:stop], states, lr, wd, scratch, self.count, self._mixed)
+
+    def _update_in_slices(self, weight: np.ndarray, grad: Any, compiled: _Compiled) -> None:
+        """With a gradient that is made slice by slice: each is used while it is in the cache."""
+        for part, states, bounds, ranges in self._slices:
+            rates = compiled.rates[ranges]
+            compiled.kernel(weight[part], grad[part], *states, bounds, rates, compiled.numbers)
 
     def _begin(self, weight: np.ndarray) -> None:
         """Give the states that follow from the first weights their values."""
@@ -237,6 +260,7 @@ class FlatUpdater:
             self._plan = self._runs()
             self._chunks = [chunk for run in self._plan for chunk in self._cut(*run)]
             self._bounds = np.array([run[:2] for run in self._plan], np.int64).reshape(-1, 2)
+            self._slices = list(self._cut_across()) if self._device.is_host else []
         return self._plan
 
     def _runs(self) -> list[tuple[int, int, float, float]]:
@@ -260,6 +284,16 @@ class FlatUpdater:
             high = min(low + self._chunk, stop)
             chunks.append((low, high, tuple(s[low:high] for s in self._states), lr_mult, wd))
         return chunks
+
+    def _cut_across(self) -> Iterator[tuple[slice, list[Any], np.ndarray, slice]]:
+        """Chunks whatever ranges they lie in: place, states, those ranges within it, and which they are."""
+        for low in range(0, self.size, self._chunk):
+            high = min(low + self._chunk, self.size)
+            first = int(np.searchsorted(self._bounds[:, 1], low, "right"))
+            last = int(np.searchsorted(self._bounds[:, 0], high, "left"))
+            if first < last:
+                bounds = np.clip(self._bounds[first:last], low, high) - low
+                yield slice(low, high), [s[low:high] for s in self._states], bounds, slice(first, last)
 
     def get_states(self) -> list[np.ndarray]:
         """The flat states, each of shape ``(size,)``: not copies, so the next update changes them."""

@@ -33,6 +33,7 @@ INLINE_BELOW_NBYTES = 4096
 """Frames below this travel through the socket: finding out where they lie costs as much."""
 _JOIN_BELOW_NBYTES = 1 << 17
 _BUFFER_NBYTES = 1 << 18
+_SOCKET_NBYTES = 1 << 20
 _PREFIX = struct.Struct("<II")  # bytes of the list, bytes of all frames behind it
 _MAX_LIST_NBYTES = 40 * MAX_FRAMES
 _MAX_INLINE_NBYTES = MAX_TOTAL_NBYTES + MAX_HEADER_NBYTES
@@ -58,6 +59,7 @@ class Link:
 
     def __init__(self, sock: socket.socket, arena: Arena):
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_NBYTES)  # or what the system allows
         self._socket, self._arena = sock, arena
         self.closed = False
         self._announced: set[int] = set()
@@ -115,10 +117,13 @@ class Link:
                     new[place[0]] = self._arena.descriptor(place[0])[1]
         head = msgpack.packb([list(new.items()), entries])
         prefix = _PREFIX.pack(len(head), nbytes)
+        parts: list[Frame] = [prefix, head, *inline]
         if nbytes < _JOIN_BELOW_NBYTES:
-            parts: list[Frame] = [b"".join((prefix, head, *inline))]
-        else:
-            parts = [prefix + head, *inline]
+            parts = [b"".join(parts)]
+        elif (
+            nbytes < len(inline) * _JOIN_BELOW_NBYTES
+        ):  # many small ones: a copy costs less than so many calls
+            parts = [b"".join(parts)]
         self._announced |= new.keys()
         self._push_out(parts, [self._arena.descriptor(number)[0] for number in new])
 
