@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device.kernels import kernels_for
 from dmod.ops.registry import Attrs, Call, Dtypes, Step
 
 __all__ = ["add_rows", "clipped", "data_type", "flat_positions", "take_rows", "wrapped"]
@@ -93,7 +94,12 @@ def add_rows(call: Call, source: Any, index: Any, dims: tuple[int, int, int], ta
 
     Flat positions: `ufunc.at` is six times as fast on vectors as on rows.
     """
-    xp = call.xp
+    xp, (outer, length, inner) = call.xp, dims
+    if outer == 1 and kernels_for(source, target) is not None:
+        from dmod.device.compiled_rows import add_rows as compiled_add_rows
+
+        arrays = source.reshape(index.size, inner), index.reshape(-1), target.reshape(length, inner)
+        return lambda: compiled_add_rows(*arrays)
     positions, locate = flat_positions(call, index.reshape(1, -1, 1), dims)
     where, total, values = positions.reshape(-1), target.reshape(-1), source.reshape(-1)
 

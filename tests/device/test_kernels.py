@@ -65,3 +65,18 @@ def test_a_missing_numba_is_said_once_and_missed_by_nobody(monkeypatch, caplog):
     monkeypatch.undo()
     kernels.compiled_kernels.cache_clear()
     assert compiled_kernels() is not None
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_rows_are_added_as_numpy_adds_them(width, request):
+    def gradient():
+        net = mx.sym.Embedding(mx.sym.Variable("x"), mx.sym.Variable("w"), input_dim=4, output_dim=width)
+        exe = net.simple_bind(mx.cpu(), x=(50, 2))
+        rng = np.random.RandomState(0)
+        exe.forward(is_train=True, x=rng.randint(-1, 6, (50, 2)), w=rng.randn(4, width))
+        exe.backward(mx.nd.array(rng.randn(50, 2, width)))
+        return exe.grad_dict["w"].asnumpy().tobytes()
+
+    compiled = gradient()
+    request.getfixturevalue("without_numba")
+    assert compiled == gradient()
