@@ -115,7 +115,10 @@ def main(directory: str, kill_rank: str = "-1", kill_at: str = "0") -> None:
         if first and rank == int(kill_rank) and done == int(kill_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint = None if directory == "none" else manager(Path(directory))
+    path = Path(directory)
+    if path.name == "by-rank":  # as on hosts that share no file system
+        path = path.with_name(str(rank))
+    checkpoint = None if directory == "none" else manager(path)
     print("digest", train(checkpoint, count, kvstore="dist_sync")[0])
 
 

@@ -1,0 +1,71 @@
+"""Jobs that lose processes, and workers that disagree: recovery between real processes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import environment
+
+PROGRAM = str(Path(__file__).parent.parent / "recovery" / "program.py")
+LAUNCH = (sys.executable, "-m", "dmod_launch.cli", "-n", "2", "-s", "2")
+DEADLINE_S = 150
+
+
+def launch(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a job; its output, errors among it."""
+    root = str(Path(__file__).parent.parent.parent)
+    return subprocess.run(
+        [*LAUNCH, *arguments],
+        env=environment(PYTHONPATH=f"{root}:{root}/launch", **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+
+def digests(output: str) -> list[str]:
+    return re.findall(r"\[worker \d\] digest (\w+)", output)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> str:
+    done = launch("--", sys.executable, PROGRAM, "none")
+    assert done.returncode == 0, done.stdout
+    first, second = digests(done.stdout)
+    assert first == second
+    return first
+
+
+def test_a_worker_that_is_killed(tmp_path: Path, undisturbed: str) -> None:
+    done = launch("--max-restarts", "1", "--", sys.executable, PROGRAM, str(tmp_path), "1", "16")
+    assert done.returncode == 0, done.stdout
+    assert digests(done.stdout) == [undisturbed] * 2
+    assert "[launcher] worker 1 was killed by signal 9" in done.stdout
+    assert "[launcher] restart 1 of 1" in done.stdout
+    assert "[worker 0] INFO:dmod:Resumed from" in done.stdout
+
+
+def test_kills_at_random(tmp_path: Path, undisturbed: str) -> None:
+    done = launch(
+        *("--max-restarts", "2", "--chaos", "2.5", "--chaos-seed", "4"),
+        *("--", sys.executable, PROGRAM, str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stdout
+    assert digests(done.stdout) == [undisturbed] * 2
+
+
+def test_workers_that_see_different_directories(tmp_path: Path) -> None:
+    """The one that has found a checkpoint, and the one that has not, are told so."""
+    done = launch("--", sys.executable, PROGRAM, str(tmp_path / "0"), "1", "16")
+    assert done.returncode != 0
+    shutil.copytree(tmp_path / "0", tmp_path / "shared" / "0")
+    done = launch("--", sys.executable, PROGRAM, str(tmp_path / "shared" / "by-rank"))
+    assert done.returncode != 0
+    assert "the directory must be the same" in done.stdout
