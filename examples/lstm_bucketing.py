@@ -1,12 +1,16 @@
 """Train a language model on sentences of different lengths, in one process or in many.
 
     python examples/lstm_bucketing.py
+    python examples/lstm_bucketing.py --data ptb.train.txt --validation ptb.valid.txt --num-hidden 200
     dmod-launch -n 2 -s 1 -- python examples/lstm_bucketing.py --kv-store dist_sync
 
 The sentences come from a small grammar that the program makes up, such as "every old dog that sees a cat
 runs". Each is filled up to the length of the smallest bucket that holds it; a network per bucket, all with
 the same parameters, predicts each next word. The perplexity is by how many words, on average, the model
 hesitates: it begins near the size of the vocabulary.
+
+``--data FILE`` trains on a text with a sentence per line and spaces between words, such as the Penn Treebank
+in the form that is used for language models.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     option = parser.add_argument
     option("--kv-store", default="local", help="local, device or dist_sync; default: %(default)s")
+    option("--data", metavar="FILE", help="a sentence per line; default: made up")
+    option("--validation", metavar="FILE", help="likewise; words that --data lacks count as one")
     option("--num-sentences", type=int, default=2000, help="to train on; default: %(default)s")
     option("--num-layers", type=int, default=1, help="default: %(default)s")
     option("--num-hidden", type=int, default=32, help="default: %(default)s")
@@ -61,6 +67,20 @@ def make_sentences(count: int, seed: int) -> list[list[str]]:
     return sentences
 
 
+def read_sentences(path: str) -> list[list[str]]:
+    """The words of each line, and a mark for its end."""
+    with open(path, encoding="utf-8") as file:
+        return [[*line.split(), "<eos>"] for line in file if line.strip()]
+
+
+def buckets_of(args: argparse.Namespace, encoded: list[list[int]]) -> list[int]:
+    """Ten lengths that a tenth of the sentences each have or fall short of; the same on all workers."""
+    if not args.data:
+        return BUCKETS
+    lengths = sorted(map(len, encoded))
+    return sorted({lengths[(len(lengths) - 1) * tenth // 10] for tenth in range(1, 11)})
+
+
 def make_cell(args: argparse.Namespace) -> mx.rnn.BaseRNNCell:
     """A stack of LSTM layers, in one operator or in single cells."""
     fused = mx.rnn.FusedRNNCell(args.num_hidden, args.num_layers, "lstm", dropout=args.dropout)
@@ -87,12 +107,18 @@ def network(args: argparse.Namespace, cell: mx.rnn.BaseRNNCell, vocabulary: int)
 
 def iterators(args: argparse.Namespace, kv: mx.kv.KVStore):
     """This worker's share of the sentences, others to validate with, and the vocabulary."""
-    sentences = make_sentences(args.num_sentences, args.seed)
+    if args.data:
+        sentences = read_sentences(args.data)
+        others = read_sentences(args.validation) if args.validation else sentences[-len(sentences) // 10 :]
+    else:
+        sentences = make_sentences(args.num_sentences, args.seed)
+        others = make_sentences(400, args.seed + 1)
     encoded, vocab = mx.rnn.encode_sentences(sentences, invalid_label=PADDING, start_label=1)
-    unseen, _ = mx.rnn.encode_sentences(make_sentences(400, args.seed + 1), vocab)
+    unseen, _ = mx.rnn.encode_sentences(others, vocab, unknown_token="<unk>")
     mine = encoded[kv.rank :: kv.num_workers]
+    buckets = buckets_of(args, encoded)
     train, val = (
-        mx.rnn.BucketSentenceIter(part, args.batch_size, buckets=BUCKETS, invalid_label=PADDING)
+        mx.rnn.BucketSentenceIter(part, args.batch_size, buckets=buckets, invalid_label=PADDING)
         for part in (mine, unseen)
     )
     return train, val, vocab

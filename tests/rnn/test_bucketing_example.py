@@ -39,3 +39,11 @@ def test_two_workers_whose_buckets_differ_learn_together() -> None:
     printed = run("--kv-store", "dist_sync", "--max-perplexity", "6", before=LAUNCH)
     found = re.findall(r"21 words, 2 workers: perplexity (\d\.\d\d)", printed)
     assert len(found) == 2
+
+
+def test_a_text_of_ones_own_may_be_learned(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the dog barks\n\na cat sees the old dog\n" * 64)
+    (tmp_path / "other.txt").write_text("the dog barks\nthe dog purrs\n" * 32)
+    options = ["--data", str(text), "--validation", str(tmp_path / "other.txt"), "--batch-size", "8"]
+    assert re.search(r"^10 words, 1 workers: perplexity", run(*options), re.MULTILINE)
