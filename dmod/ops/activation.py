@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import same_shape
 from dmod.ops.params import Param, choice
@@ -15,6 +17,8 @@ def _relu(call: Call) -> Step:
     kernels = kernels_for(x, y)
     if kernels is not None:
         source, target = x.reshape(-1), y.reshape(-1)
+        if np.may_share_memory(source, target):
+            return lambda: kernels.relu_inplace(target)
         return lambda: kernels.relu(source, target)
     zero = x.dtype.type(0)
     return lambda: xp.maximum(x, zero, out=y)
@@ -124,10 +128,13 @@ def _grad(kind: str) -> Callable[[Call], Step]:
     def build(call: Call) -> Step:
         y, dy, dx = call.outputs[0], call.out_grads[0], call.in_grads[0]
         kernels = kernels_for(y, dy, dx)
-        if kernels is None:
+        in_place = kernels is not None and np.may_share_memory(dy, dx)
+        kernel = getattr(kernels, f"{kind}_grad{'_inplace' if in_place else ''}", None)
+        if kernel is None:
             return KINDS[kind][1](call)
-        kernel = getattr(kernels, f"{kind}_grad")
         out, grad, into = y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+        if in_place:
+            return lambda: kernel(out, into)
         return lambda: kernel(out, grad, into)
 
     return build
