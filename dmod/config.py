@@ -55,6 +55,8 @@ class Settings:
         ``DMOD_HEARTBEAT_S``: seconds between two signs of life.
     unit_bytes : int
         ``DMOD_UNIT_BYTES``: the size of the units in which large arrays travel.
+    cluster_metrics : bool
+        ``DMOD_CLUSTER_METRICS``: whether `fit` reports metrics of all workers rather than each its own.
     update_on_kvstore : bool
         ``DMOD_UPDATE_ON_KVSTORE`` or ``MXNET_UPDATE_ON_KVSTORE``: whether the store runs the optimizer.
     allow_mixed : bool
@@ -93,6 +95,7 @@ class Settings:
     deaths_on_stdin: bool = False
     heartbeat_s: float = 1.0
     unit_bytes: int = 4 << 20
+    cluster_metrics: bool = True
     update_on_kvstore: bool = True
     allow_mixed: bool = False
     numba: bool = True
@@ -190,6 +193,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         deaths_on_stdin=read.flag(("DMOD_DEATHS_ON_STDIN",), False),
         heartbeat_s=heartbeat_s,
         unit_bytes=read.integer("DMOD_UNIT_BYTES", 4 << 20, 1024),
+        cluster_metrics=read.flag(("DMOD_CLUSTER_METRICS",), True),
         update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),
         numba=read.flag(("DMOD_NUMBA",), True),

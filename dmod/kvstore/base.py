@@ -159,6 +159,7 @@ class KVStore(KVStoreBase):
     def __init__(self, handle: KVStoreType):
         self._kind = handle
         self._key_type: type | None = None
+        self._number_buffers: set[str] = set()
 
     # ---- what it is
 
@@ -386,6 +387,23 @@ class KVStore(KVStoreBase):
             How many rounds each rank had in this epoch; empty for a store of one process.
         """
         return ()
+
+    def sum_over_workers(self, numbers: Sequence[float]) -> list[float]:
+        """Add up numbers of all workers, who call this alike, between epochs; the same sums on all.
+
+        In a store of one process, and one whose workers do not wait for each other, they stay as they are.
+        """
+        if self.num_workers == 1 or self.asynchronous:
+            return list(numbers)
+        name = f"numbers:{len(numbers)}"
+        layout = FlatLayout.plan([(0, "numbers", (len(numbers),))], np.float64)
+        buffer = layout.allocate()
+        buffer[: len(numbers)] = numbers
+        if name not in self._number_buffers:
+            self.init_flat(name, layout, [buffer], mode="sum")
+            self._number_buffers.add(name)
+        self.pushpull_flat(name, [buffer], [buffer], exact=True)
+        return [float(number) for number in buffer[: len(numbers)]]
 
     # ---- the optimizer
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 _registry = Registry("metric")
+_GIVING = ("get", "get_global", "get_name_value", "get_global_name_value")
+_PACKAGE = Path(__file__).parent.parent
 
 
 def register(klass: type[EvalMetric]) -> type[EvalMetric]:
@@ -151,7 +155,29 @@ class EvalMetric:
     def _warn_once(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"metric {self.name}: {text}", stacklevel=4)
+            warnings.warn(f"metric {self.name}: {text}", stacklevel=_level_of_user())
+
+    # ---- for several workers
+
+    def leaves(self) -> list[EvalMetric]:
+        """The metrics that this one consists of: itself, or those of a `CompositeEvalMetric`."""
+        return [self]
+
+    def tally(self) -> tuple[float, float] | None:
+        """Sum and count since `reset`, which several workers may add up; `figure_of` makes the value of them.
+
+        None where the value is something else than that, as it is wherever `get` is overridden.
+        """
+        kind = type(self)
+        if any(getattr(kind, name) is not getattr(EvalMetric, name) for name in _GIVING):
+            return None
+        if self._has_global_stats:
+            return float(self.global_sum_metric), float(self.global_num_inst)
+        return float(self.sum_metric), float(self.num_inst)
+
+    def figure_of(self, total: float, count: float) -> float:
+        """The metric's value for a sum over `count` instances."""
+        return self._result(total, count)  # type: ignore[arg-type]  # whole, whatever its type
 
     # ---- for checkpoints
 
@@ -200,6 +226,14 @@ class EvalMetric:
     def get_global_name_value(self) -> list[tuple[str, float]]:
         """`get_global` as a list of pairs."""
         return _as_pairs(*self.get_global()) if self._has_global_stats else self.get_name_value()
+
+
+def _level_of_user() -> int:
+    """The `stacklevel` by which a warning names the user's line: the first one outside of dmod."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _numbers(tally: Any) -> dict[str, Any]:
@@ -289,6 +323,9 @@ class CompositeEvalMetric(EvalMetric):
             preds = dict(zip(self.output_names, _chosen(preds, self.output_names, "output"), strict=True))
         for metric in self.metrics:
             metric.update_dict(labels, preds)
+
+    def leaves(self) -> list[EvalMetric]:
+        return [leaf for metric in self.metrics for leaf in metric.leaves()]
 
     def state_dict(self) -> dict[str, Any]:
         return {"metrics": [metric.state_dict() for metric in self.metrics]}

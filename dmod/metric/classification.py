@@ -186,6 +186,9 @@ class _BinaryMetric(EvalMetric):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "average": self.average}
 
+    def tally(self) -> tuple[float, float] | None:
+        return super().tally() if self.average == "macro" else None
+
     def update(self, labels: Any, preds: Any) -> None:
         for label, pred in pairs(labels, preds):
             positive, predicted = self._decisions(label, pred)

@@ -85,6 +85,9 @@ class PearsonCorrelation(EvalMetric):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "average": self.average}
 
+    def tally(self) -> tuple[float, float] | None:
+        return super().tally() if self.average == "macro" else None
+
     def reset(self) -> None:
         super().reset()
         self._moments, self._global_moments = _Moments(), _Moments()
@@ -184,6 +187,9 @@ class PCC(EvalMetric):
         has_global_stats: bool = True,
     ):
         super().__init__(name, output_names, label_names, has_global_stats=has_global_stats)
+
+    def tally(self) -> tuple[float, float] | None:
+        return None  # a coefficient of counts
 
     def reset(self) -> None:
         self.num_inst = self.global_num_inst = 0

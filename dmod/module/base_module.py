@@ -22,6 +22,7 @@ from dmod.log import logger as dmod_logger
 from dmod.log import show_progress
 from dmod.ndarray import NDArray, concatenate, save
 from dmod.recovery import CheckpointManager
+from dmod.worker import ClusterMetrics, Snapshot
 
 __all__ = ["BaseModule"]
 
@@ -315,17 +316,20 @@ class BaseModule:
             )
         self.init_optimizer(kvstore=kvstore, optimizer=optimizer, optimizer_params=optimizer_params)
         metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
+        validation = metric if validation_metric is None else metrics.create(validation_metric)
         batch_callbacks = as_list(batch_end_callback)
+        cluster = ClusterMetrics(self._store_of_workers(), self.logger)
         if manager is not None:
             train_data = manager.begin(self, train_data, metric, batch_callbacks)
         for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
             started = time.monotonic()
             if manager is None or manager.nbatch == 0:  # else it goes on
                 metric.reset()
-            values = self._fit_epoch(
+            snapshots = self._fit_epoch(
                 epoch, train_data, metric, batch_callbacks, monitor, sparse_row_id_fn, manager
             )
             self._end_epoch()
+            values, anyone_scores = cluster.train(snapshots, eval_data is not None)
             for name, value in values:
                 self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
             self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
@@ -334,14 +338,15 @@ class BaseModule:
             for callback in as_list(epoch_end_callback):
                 callback(epoch, self.symbol, trained_args, trained_aux)
             if eval_data is not None:
-                result = self.score(
+                self.score(
                     eval_data,
-                    metric if validation_metric is None else validation_metric,
+                    validation,
                     score_end_callback=eval_end_callback,
                     batch_end_callback=eval_batch_end_callback,
                     epoch=epoch,
                 )
-                for name, value in result:
+            if anyone_scores:
+                for name, value in cluster.validation(validation, eval_data is not None):
                     self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
             train_data.reset()
             if manager is not None:
@@ -358,8 +363,8 @@ class BaseModule:
         monitor: Any,
         sparse_row_id_fn: Callable[..., Any] | None,
         manager: CheckpointManager | None,
-    ) -> list[tuple[str, float]]:
-        """Train on every batch once; returns the metric's values.
+    ) -> list[Snapshot]:
+        """Train on every batch once; returns how the metrics stand.
 
         The next batch is fetched and prepared for while the present one is still in the outputs. The
         local names are those that MXNet's callbacks find in ``BatchEndParam.locals``.
@@ -388,7 +393,7 @@ class BaseModule:
             if monitor is not None:
                 monitor.toc_print()
             if callbacks:
-                values = eval_metric.get_global_name_value() if next_data_batch is None else None
+                values = Snapshot.of(eval_metric) if next_data_batch is None else None
                 param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=eval_metric, locals=locals())
                 for callback in callbacks:
                     callback(param)
@@ -396,7 +401,12 @@ class BaseModule:
                     return values
             nbatch += 1
             data_batch = next_data_batch
-        return eval_metric.get_global_name_value()
+        return Snapshot.of(eval_metric)
+
+    def _store_of_workers(self) -> Any:
+        """The store that connects this worker with others, if there is one."""
+        stores = (getattr(learner, "store", None) for learner in self.learners)
+        return next((store for store in stores if store is not None and store.num_workers > 1), None)
 
     def _end_epoch(self) -> None:
         """Called by `fit` after the last batch of an epoch."""

@@ -22,6 +22,7 @@ from dmod.executor.binder import grad_reqs
 from dmod.executor.storage import row_sparse_gradients
 from dmod.initializer import InitDesc, Uniform
 from dmod.io import DataDesc
+from dmod.kvstore.compression import Compression
 from dmod.log import logger as dmod_logger
 from dmod.module.base_module import BaseModule
 from dmod.ndarray import NDArray, array
@@ -92,6 +93,8 @@ class Module(BaseModule):
             raise InvalidArgument(f"Module: expected a Symbol, got {type(symbol).__name__}")
         self._symbol = symbol
         self._compression_params = compression_params
+        if compression_params:
+            Compression.parse(compression_params)  # complain here, rather than when there is a store
         self._contexts = _contexts(context)
         self._group2ctxs = _group2ctxs(group2ctxs, len(self._contexts))
         self._work_load = list(work_load_list) if work_load_list is not None else [1] * len(self._contexts)

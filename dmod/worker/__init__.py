@@ -5,8 +5,17 @@
 
 from __future__ import annotations
 
+from dmod.worker.cluster_metrics import ClusterMetrics, Snapshot
 from dmod.worker.group import DeviceState, ExecutorGroup
 from dmod.worker.parameters import ParameterSet
 from dmod.worker.update import UpdateStrategy, choose_strategy
 
-__all__ = ["DeviceState", "ExecutorGroup", "ParameterSet", "UpdateStrategy", "choose_strategy"]
+__all__ = [
+    "ClusterMetrics",
+    "DeviceState",
+    "ExecutorGroup",
+    "ParameterSet",
+    "Snapshot",
+    "UpdateStrategy",
+    "choose_strategy",
+]

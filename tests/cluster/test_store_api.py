@@ -10,7 +10,7 @@ from tests.cluster.cluster import Cluster
 PROGRAM = Path(__file__).with_name("store_api.py")
 
 
-def run(directory: Path, program: str, num_servers: int, **settings: object) -> None:
+def run(directory: Path, program: str, num_servers: int, **settings: object) -> list[str]:
     with Cluster(directory, 2, num_servers, **settings) as cluster:
         cluster.start_nodes()
         for rank in range(2):
@@ -19,10 +19,16 @@ def run(directory: Path, program: str, num_servers: int, **settings: object) -> 
             cluster.start(f"worker {rank}", command, PYTHONPATH=str(PROGRAM.parents[2]), **role)
         for process in cluster.processes.values():
             assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
+        return [cluster.processes[f"worker {rank}"].output for rank in range(2)]
 
 
 def test_compressed_gradients_have_mxnet_s_sums_and_fewer_bytes(tmp_path: Path) -> None:
     run(tmp_path, "compressed", 2, DMOD_TRANSPORT="tcp")
+
+
+def test_fit_reports_the_metrics_of_all_workers(tmp_path: Path) -> None:
+    outputs = run(tmp_path, "figures", 1)
+    assert all("metric largest is this worker's own" in output for output in outputs)
 
 
 def test_dist_async_applies_pushes_as_they_come(tmp_path: Path) -> None:

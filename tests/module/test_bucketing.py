@@ -342,8 +342,8 @@ def wider(length):
         (lambda: mx.mod.BucketingModule(lambda k: recurrent(k)[0], 5), "returned Symbol, expected"),
         (lambda: mx.mod.BucketingModule(lambda k: (None, [], []), 5), "expected a Symbol, got NoneType"),
         (
-            lambda: mx.mod.BucketingModule(recurrent, 5, compression_params={"type": "2bit"}),
-            "compression_params",
+            lambda: mx.mod.BucketingModule(recurrent, 5, compression_params={"type": "3bit"}),
+            "unknown type '3bit'",
         ),
         (lambda: bound().bind([("data", (5, 5))], shared_module=bound(), force_rebind=True), "cannot share"),
         (lambda: bound().bind([("data", (5, 5))], grad_req=["write"], force_rebind=True), "one word for all"),
