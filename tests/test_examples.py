@@ -43,3 +43,10 @@ def test_letters_are_read_from_a_file_in_ucis_format(tmp_path: Path) -> None:
     write_letters(tmp_path / "letter-recognition.data", rows=4000)
     data = ["--data", str(tmp_path / "letter-recognition.data")]
     run([*TRAIN_DIGITS, *data, "--num-epochs", "5", "--network", "mlp-bn", "--min-accuracy", "0.9"])
+
+
+def test_pictures_from_records_are_learnt_by_two_workers(tmp_path: Path) -> None:
+    program = [sys.executable, str(ROOT / "examples" / "train_pictures.py")]
+    options = ["--num-pictures", "400", "--size", "24", "--num-epochs", "4", "--threads", "1"]
+    out = run([*LAUNCH, *program, *options, "--kv-store", "dist_sync", "--min-accuracy", "0.5"])
+    assert "shapes_train.rec: 320 records, 0 skipped" in out and "(dist_sync, 2 workers)" in out
