@@ -120,7 +120,17 @@ class DataIter:
     Parameters
     ----------
     batch_size : int
+
+    Attributes
+    ----------
+    prefetchable : bool
+        Whether `fit` may prepare the next batch in a thread while it trains on this one, as `PrefetchingIter`
+        does. That pays for iterators that wait, or compute outside of Python; batches that only are views of
+        an array would come later, not sooner. False by default: what an iterator draws from the process's
+        generators would come in no fixed order.
     """
+
+    prefetchable: bool = False
 
     def __init__(self, batch_size: int = 0):
         self.batch_size = batch_size

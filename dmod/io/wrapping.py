@@ -161,6 +161,8 @@ class PrefetchingIter(_OfBatches):
                 )
         self.n_iter = len(self.iters)
         self.rename_data, self.rename_label = rename_data, rename_label
+        if hasattr(self.iters[0], "default_bucket_key"):
+            self.default_bucket_key = self.iters[0].default_bucket_key
         super().__init__(self.provide_data[0].shape[0])
         self._fetchers = [Fetcher(iterator) for iterator in self.iters]
         self._ender = weakref.finalize(self, end_all, self._fetchers)

@@ -17,7 +17,7 @@ import dmod.metric as metrics
 from dmod.base import EpochEnded, InvalidArgument, NotReadyError
 from dmod.checkpoint import BatchEndParam, join_params, split_params
 from dmod.initializer import Uniform
-from dmod.io import DataBatch
+from dmod.io import DataBatch, PrefetchingIter
 from dmod.log import logger as dmod_logger
 from dmod.log import show_progress
 from dmod.ndarray import NDArray, concatenate, save
@@ -251,6 +251,7 @@ class BaseModule:
         Parameters
         ----------
         train_data : DataIter
+            One that says it is ``prefetchable`` is drawn from in a thread, one batch ahead.
         eval_data : DataIter, optional
             Evaluated after every epoch.
         eval_metric : str, EvalMetric, callable, or list of them
@@ -319,6 +320,8 @@ class BaseModule:
         validation = metric if validation_metric is None else metrics.create(validation_metric)
         batch_callbacks = as_list(batch_end_callback)
         cluster = ClusterMetrics(self._store_of_workers(), self.logger)
+        if getattr(train_data, "prefetchable", False):
+            train_data = PrefetchingIter(train_data)
         if manager is not None:
             train_data = manager.begin(self, train_data, metric, batch_callbacks)
         for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
