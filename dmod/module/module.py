@@ -21,6 +21,7 @@ from dmod.device import copy, to_host
 from dmod.executor.binder import grad_reqs
 from dmod.executor.storage import row_sparse_gradients
 from dmod.initializer import InitDesc, Uniform
+from dmod.initializer import create as create_initializer
 from dmod.io import DataDesc
 from dmod.kvstore.compression import Compression
 from dmod.log import logger as dmod_logger
@@ -375,6 +376,8 @@ class Module(BaseModule):
             for old, new in ((self._arg_params, new_args), (self._aux_params, new_aux)):
                 for name, value in new.items():
                     old[name].copyto(value)
+        if isinstance(initializer, str):
+            initializer = create_initializer(initializer)
         self._check_given(arg_params, aux_params, initializer, allow_missing, allow_extra)
         attrs = self._symbol.attr_dict()
         for values, given in ((new_args, arg_params), (new_aux, aux_params)):

@@ -8,6 +8,7 @@ can make the same one from a message that it does not have to trust.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
@@ -17,7 +18,7 @@ from dmod.base import InvalidArgument
 from dmod.log import logger
 from dmod.lr_scheduler import LRScheduler, NotSerializable, schedule_from_config
 from dmod.ndarray.ndarray import NDArray
-from dmod.registry import Registry
+from dmod.registry import Registry, nearest
 
 __all__ = ["NotSerializable", "Optimizer", "create", "from_config", "register"]
 
@@ -362,7 +363,8 @@ def create(name: str | Optimizer, **kwargs: Any) -> Optimizer:
     Raises
     ------
     InvalidArgument
-        Nothing is registered under `name`; the message offers near names.
+        Nothing is registered under `name`, or the optimizer has no such parameter; the message offers near
+        names.
     """
     if isinstance(name, Optimizer):
         if kwargs:
@@ -370,7 +372,16 @@ def create(name: str | Optimizer, **kwargs: Any) -> Optimizer:
                 f"create: {type(name).__name__} is made already, it takes no {', '.join(kwargs)}"
             )
         return name
-    return cast(Optimizer, _registry.get(name)(**kwargs))
+    factory = _registry.get(name)
+    try:
+        return cast(Optimizer, factory(**kwargs))
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in kwargs or not isinstance(factory, type):
+            raise
+        known = sorted(_constructor_arguments(factory))
+        hint = nearest(found[1], known) or f"; known: {', '.join(known)}"
+        raise InvalidArgument(f"optimizer {name!r}: no parameter {found[1]!r}{hint}") from None
 
 
 def from_config(config: Any) -> Optimizer:

@@ -142,6 +142,16 @@ def test_a_module_bound_for_inference_does_not_train():
             lambda: mx.mod.Module(mlp(), context=[mx.cpu(0), mx.cpu(1)], work_load_list=[1]),
             "1 work loads for 2",
         ),
+        (
+            lambda: mx.mod.Module(mlp()).fit(
+                iterator(), num_epoch=1, optimizer_params={"momentun": 0.9}, initializer="xavier"
+            ),
+            "no parameter 'momentun'; did you mean 'momentum'?",
+        ),
+        (
+            lambda: mx.mod.Module(mlp()).fit(iterator(), num_epoch=1, initializer="savier"),
+            "'savier'; did you mean 'xavier'?",
+        ),
         (lambda: mx.mod.Module(mlp()).bind([("x", (4, 5))]), "data_names are ['data']"),
         (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("x", (4,))]), "label_names are"),
         (lambda: mx.mod.Module(mlp()).bind([("data", (4, 5))], [("softmax_label", (5,))]), "has 5 samples"),

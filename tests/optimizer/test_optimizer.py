@@ -187,7 +187,7 @@ def test_arguments_that_are_not_numbers_are_refused(options: dict[str, Any]) -> 
 
 
 def test_an_unknown_argument_is_refused() -> None:
-    with pytest.raises(TypeError, match="momentun"):
+    with pytest.raises(InvalidArgument, match="no parameter 'momentun'; did you mean 'momentum'"):
         opt.create("sgd", momentun=0.9)
 
 
