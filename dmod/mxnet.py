@@ -31,6 +31,7 @@ _USAGE = "usage: python -m dmod.mxnet SCRIPT ARGS...\n       python -m dmod.mxne
 
 # Where MXNet has what lies elsewhere here, or under a name that one package of ours has for all of it.
 _ELSEWHERE = {
+    "image.image": "image",
     "io.io": "io",
     "io.utils": "io.base",
     "kvstore.kvstore": "kvstore",
@@ -42,6 +43,7 @@ _ELSEWHERE = {
     "symbol.symbol": "symbol",
 }
 _SHORT = {
+    "img": "image",
     "init": "initializer",
     "kv": "kvstore",
     "mod": "module",

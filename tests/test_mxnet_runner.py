@@ -147,8 +147,11 @@ def installed():  # type: ignore[no-untyped-def]
 
 def test_modules_are_the_same_under_both_names(installed: None) -> None:
     import mxnet
+    import mxnet.img
     import mxnet.module.base_module
     import mxnet.nd as short
+    from mxnet.image.detection import ImageDetIter
+    from mxnet.image.image import ImageIter
     from mxnet.initializer import Xavier
     from mxnet.io.io import NDArrayIter
     from mxnet.libinfo import __version__
@@ -156,6 +159,8 @@ def test_modules_are_the_same_under_both_names(installed: None) -> None:
 
     assert mxnet.nd is short is dmod.nd and mxnet.module.base_module.BaseModule is dmod.mod.BaseModule
     assert Xavier is dmod.init.Xavier and NDArrayIter is dmod.io.NDArrayIter and Variable is dmod.sym.Variable
+    assert mxnet.img is dmod.image and ImageIter is dmod.image.ImageIter
+    assert ImageDetIter is dmod.image.ImageDetIter
     assert mxnet.__version__ == __version__ == "1.9.1"
     assert dmod.nd.__spec__.name == dmod.nd.__name__ == "dmod.ndarray"
 
