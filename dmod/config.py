@@ -40,6 +40,9 @@ class Settings:
     transport : str
         ``DMOD_TRANSPORT``: 'shm' (shared memory), 'ipc', 'tcp', or 'auto': the first of these that a worker
         and a server can use.
+    shm_bytes : int or None
+        ``DMOD_SHM_BYTES``: most shared memory that a process takes for the arrays it sends; what does not fit
+        travels through sockets. None: what the system gives.
     insecure_network : bool
         ``DMOD_INSECURE_NETWORK``: permits addresses other than loopback, without authentication.
     timeout_s : float
@@ -88,6 +91,7 @@ class Settings:
     rank: int | None = None
     job: str = "default"
     transport: str = "auto"
+    shm_bytes: int | None = None
     insecure_network: bool = False
     timeout_s: float = 10.0
     join_timeout_s: float = 60.0
@@ -186,6 +190,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         rank=read.optional_integer(rank_names.get(role, ()), 0),
         job=read.text("DMOD_JOB", "default"),
         transport=read.text("DMOD_TRANSPORT", "auto", TRANSPORTS) or "auto",
+        shm_bytes=read.optional_integer(("DMOD_SHM_BYTES",), 0),
         insecure_network=read.flag(("DMOD_INSECURE_NETWORK",), False),
         timeout_s=timeout_s,
         join_timeout_s=read.seconds("DMOD_JOIN_TIMEOUT_S", 60.0),

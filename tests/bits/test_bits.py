@@ -52,7 +52,14 @@ def test_one_process_repeats_bit_for_bit(
 # Every pair of the three choices occurs.
 @pytest.mark.parametrize(
     ("transport", "servers", "on_kvstore"),
-    [("tcp", "1", "1"), ("tcp", "3", "0"), ("ipc", "1", "0"), ("ipc", "3", "1")],
+    [
+        ("tcp", "1", "1"),
+        ("tcp", "3", "0"),
+        ("ipc", "1", "0"),
+        ("ipc", "3", "1"),
+        ("shm", "1", "1"),
+        ("shm", "3", "0"),
+    ],
 )
 def test_two_workers_compute_the_bits_of_two_devices(
     transport: str, servers: str, on_kvstore: str, reference: dict[str, bytes], tmp_path: Path

@@ -13,8 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.programs import KEYS, LAYOUT, STEPS, first_weights, sgd, train, value
 
 
-@pytest.mark.parametrize("transport", ["tcp", "ipc"])
-@pytest.mark.parametrize("num_servers", [1, 3])
+@pytest.mark.parametrize(("transport", "num_servers"), [("shm", 1), ("shm", 3), ("ipc", 1), ("tcp", 3)])
 def test_sums_and_updates_have_the_bits_of_one_process(
     tmp_path: Path, transport: str, num_servers: int
 ) -> None:
@@ -33,6 +32,18 @@ def test_sums_and_updates_have_the_bits_of_one_process(
     kv.set_optimizer(sgd())
     train(kv, weights, range(STEPS))
     np.testing.assert_array_equal(results[0]["weights"], weights[0])
+
+
+def test_where_shared_memory_is_used_up_arrays_travel_through_sockets(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 2, 1, DMOD_UNIT_BYTES=1 << 16, DMOD_SHM_BYTES=1 << 17) as cluster:
+        cluster.run("sums")
+        for process in cluster.processes.values():
+            told = "no shared memory for" in process.output and "DMOD_SHM_BYTES=131072" in process.output
+            assert told == (process.name != "scheduler"), f"{process.name}:\n{process.output}"
+    for key in KEYS:
+        expected = tree_sum([value(key, slot, 1) for slot in range(4)])
+        for rank in range(2):
+            np.testing.assert_array_equal(np.load(tmp_path / f"rank{rank}.npz")[f"pushpull {key}"], expected)
 
 
 def test_optimizer_states_are_gathered_from_and_scattered_to_all_servers(tmp_path: Path) -> None:

@@ -15,17 +15,19 @@ from dmod.kvstore.transports.addresses import listen_host, scheduler_address
 from dmod.kvstore.transports.base import Transport
 from dmod.kvstore.transports.inproc import InprocTransport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
-from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.transports.segments import Arena
+from dmod.kvstore.transports.shm import ShmTransport
 
 DEADLINE_S = 20.0
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "ipc", "inproc"])
+@pytest.mark.parametrize("scheme", ["tcp", "ipc", "shm", "inproc"])
 def test_messages_go_both_ways_whole_and_in_order(scheme: str) -> None:
-    transport: Transport = InprocTransport() if scheme == "inproc" else ZmqTransport()
+    transport: Transport = InprocTransport() if scheme == "inproc" else ShmTransport(Arena())
     server, client, directory = transport.endpoint(), transport.endpoint(), PrivateDirectory()
     try:
-        names = {"tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{directory.path}/s", "inproc": "inproc://s:0"}
+        names = {"tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{directory.path}/s"}
+        names |= {"shm": f"shm://{directory.path}/s", "inproc": "inproc://s:0"}
         client.connect("the server", server.bind(names[scheme]))
         large = np.arange(300_000, dtype=np.float32)
         for number in range(3):

@@ -49,6 +49,20 @@ class Momentum:
         self.count = count
 
 
+class Memory:
+    """Shared memory: what lies in it is read where it is, also long after it has been sent."""
+
+    def __init__(self):
+        self.arrays = []
+
+    def empty(self, size, dtype):
+        self.arrays.append(np.empty(size, dtype))
+        return self.arrays[-1]
+
+    def owns(self, array):
+        return any(np.shares_memory(array, mine) for mine in self.arrays)
+
+
 @dataclass
 class Process:
     """One process of the cluster."""
@@ -95,6 +109,8 @@ class Simulator:
         The shares of messages that are lost, and that come twice.
     slow_s : float
         Most seconds that a message takes.
+    shared : bool
+        Whether servers read what workers push where it lies.
     """
 
     def __init__(
@@ -111,10 +127,11 @@ class Simulator:
         timeout_s: float = 10.0,
         wait_s: float = 600.0,
         fingerprints: dict[int, dict[str, str]] | None = None,
+        shared: bool = False,
     ):
         self.random = random.Random(seed)
         self.drop, self.repeat, self.slow_s = drop, repeat, slow_s
-        self.now = 100.0
+        self.now, self.shared = 100.0, shared
         self.processes: dict[str, Process] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -129,6 +146,8 @@ class Simulator:
             name = f"worker process {i}"
             member = self._member("worker", i, name, (fingerprints or {}).get(i, {}))
             client = ClientState(member, unit_bytes=unit_bytes, timeout_s=timeout_s, wait_s=wait_s)
+            for server in range(num_servers if shared else 0):
+                client.share_memory(server, Memory())
             worker = Worker(name, client, now=lambda: self.now)
             worker.program = program(worker)
             self.processes[name] = worker
@@ -240,7 +259,7 @@ class Simulator:
         if not self._running(process):
             return
         message, payloads = decode(frames)
-        if type(message) is Push:  # the server reads these after it has acknowledged them
+        if type(message) is Push and not self.shared:  # read after they have been acknowledged
             payloads = [memoryview(bytes(payload)) for payload in payloads]
         peers = {address: peer for peer, address in process.routes.items()}
         peer = peers.get(source, source)

@@ -90,9 +90,13 @@ def test_training_gives_the_bits_of_the_tree_whatever_the_network_does(
         np.testing.assert_array_equal(weights, data.weights_after(4))
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["sent", "shared"])
 @pytest.mark.parametrize("seed", range(6))
-def test_pushes_and_pulls_of_many_keys_in_any_order_give_the_same_bits(seed: int) -> None:
+def test_pushes_and_pulls_of_many_keys_in_any_order_give_the_same_bits(
+    seed: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each worker has its own order, priorities and mixture of calls; gradients are overwritten once done."""
+    monkeypatch.setattr("dmod.kvstore.exchange.SHARED_FROM_NBYTES", 1)
     num_workers, rounds, keys = 3, 3, [f"key{i}" for i in range(12)]
     grads = np.random.default_rng(seed).standard_normal((rounds, len(keys), num_workers, 5)).astype("f4")
     grads *= np.float32(10.0) ** np.random.default_rng(seed + 1).integers(-3, 4, grads.shape).astype("f4")
@@ -123,7 +127,7 @@ def test_pushes_and_pulls_of_many_keys_in_any_order_give_the_same_bits(seed: int
             for i, key in enumerate(keys):
                 np.testing.assert_array_equal(outs[key][:5], tree_sum(list(grads[round, i])))
 
-    run(Simulator(seed, num_workers, 2, program, unit_bytes=128, **CHAOS))
+    run(Simulator(seed, num_workers, 2, program, unit_bytes=128, shared=shared, **CHAOS))
 
 
 @pytest.mark.parametrize("network", [{}, CHAOS], ids=["calm", "chaos"])

@@ -118,12 +118,8 @@ class Link:
         head = msgpack.packb([list(new.items()), entries])
         prefix = _PREFIX.pack(len(head), nbytes)
         parts: list[Frame] = [prefix, head, *inline]
-        if nbytes < _JOIN_BELOW_NBYTES:
-            parts = [b"".join(parts)]
-        elif (
-            nbytes < len(inline) * _JOIN_BELOW_NBYTES
-        ):  # many small ones: a copy costs less than so many calls
-            parts = [b"".join(parts)]
+        if nbytes < (1 + len(inline)) * _JOIN_BELOW_NBYTES:
+            parts = [b"".join(parts)]  # a copy of small ones costs less than more calls
         self._announced |= new.keys()
         self._push_out(parts, [self._arena.descriptor(number)[0] for number in new])
 

@@ -152,7 +152,7 @@ class Arena:
 
     def _with_room(self, nbytes: int) -> _Segment:
         if self._limit is not None and self.nbytes + nbytes > self._limit:
-            raise OSError(f"the limit of {self._limit} bytes is reached")
+            raise OSError(f"DMOD_SHM_BYTES={self._limit}")
         for segment in self._segments:
             if segment.used + nbytes <= segment.nbytes:
                 return segment
@@ -217,7 +217,7 @@ class MappedSegment:
 @cache
 def process_arena() -> Arena:
     """The arena of this process."""
-    return Arena()
+    return Arena(settings().shm_bytes)
 
 
 def shared_empty(size: int, dtype: Any) -> np.ndarray:
