@@ -75,6 +75,16 @@ class KeyTable:
         self._failures: dict[int, Refused] = {}
         self._states_set: dict[tuple[int, Piece], int] = {}  # newest SetStates request of each rank
 
+    @property
+    def memory_text(self) -> str:
+        """What to say when there is no memory left."""
+        join, view = self._member.join, self._member.view
+        name = "the server" if view is None else f"server {view.rank}"
+        return (
+            f"{name} (pid {join.pid} on {join.host}) is out of memory; it needs room for its share of the "
+            "values, the optimizer's states, and what is on its way: use more servers, on hosts with more"
+        )
+
     def pieces(self) -> list[Piece]:
         """All pieces on this server."""
         return [piece for state in self._keys.values() for piece in state.pieces.values()]
@@ -168,10 +178,13 @@ class KeyTable:
 
     def fail_key(self, key: Key, refusal: Refused) -> list[Action]:
         """Nobody can use `key` any more."""
-        state = self._keys[key]
+        state = self._keys.get(key)
+        if state is None:
+            return []
         state.failure = (refusal.code, refusal.text)
-        for number in state.pieces:
+        for number, piece in state.pieces.items():
             self.ready.pop((key, number), None)
+            piece.begin_epoch()
         return self._requests.fail(self._requests.using(key), refusal)
 
     def _disagree(self, request: Request, state: KeyState) -> list[Action]:
@@ -238,6 +251,8 @@ class KeyTable:
                 segments = state.init.layout.cut(piece.start, piece.stop)
                 try:
                     updater = self._make_updater(config, segments, piece.size, piece.dtype.name)
+                except MemoryError:
+                    raise Refused("failed", f"set_optimizer(): {self.memory_text}") from None
                 except Exception as error:  # the configuration came from a peer: it may hold anything
                     kind = "" if isinstance(error, MXNetError) else f"{type(error).__name__}: "
                     raise Refused("invalid", f"set_optimizer(): {kind}{error}") from None

@@ -135,6 +135,19 @@ class ServerState:
             return handler(self, request)
         except Refused as refusal:
             return [Send(peer, Error(number, refusal.code, refusal.text))]
+        except MemoryError:
+            return self._out_of_memory(request)
+
+    def _out_of_memory(self, request: Request) -> list[Action]:
+        """Give up the keys of a request, of which any part may have been done; all others stay of use."""
+        refusal = Refused("failed", f"{request.what}: {self._table.memory_text}")
+        keys = dict.fromkeys(getattr(ref, "key", None) for ref in getattr(request.message, "pieces", ()))
+        keys |= dict.fromkeys([getattr(request.message, "key", None)])
+        actions = [action for key in keys if key is not None for action in self._table.fail_key(key, refusal)]
+        if not request.closed:
+            self._requests.close(request)
+            actions.append(Send(request.peer, Error(request.message.request, refusal.code, refusal.text)))
+        return actions
 
     def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
         """A connection has been closed at its other end; that of a worker is the scheduler's affair."""

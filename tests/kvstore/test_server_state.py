@@ -611,3 +611,27 @@ def test_compressed_contributions_are_added_as_what_they_stand_for() -> None:
     other = Bench(1, dtype="float16")
     message = PushPull(other.next(), 0, "2bit", (PieceRef("w", 0, 1),), False)
     assert "2bit for 'w', initialised as float16" in only_error(other.say(0, message, payload)).text
+
+
+# -- no memory
+
+
+def test_a_server_without_memory_fails_the_key_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(2)
+    bench.init_key("other", 1)
+
+    def fail(*arguments: Any) -> None:
+        raise MemoryError
+
+    bench.push(0, 1, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("dmod.kvstore.rounds.Piece.contribute", fail)
+        answers = bench.push(1, 1, 1.0)
+    assert [rank for rank, _ in answers] == [0, 1]
+    for _, message in answers:
+        assert isinstance(message, Error)
+        assert message.text.startswith("pushpull('w'): server 0 (pid 1 on host) is out of memory")
+    assert "out of memory" in only_error(bench.push(0, 2, 1.0)).text
+    bench.push(0, 1, 1.0, key="other")
+    assert kinds(bench.push(1, 1, 2.0, key="other")) == [(0, "Values"), (1, "Values")]
+    assert (bench.values() == 3).all()
