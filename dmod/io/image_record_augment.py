@@ -223,6 +223,8 @@ class DefaultAugmenter:
             if ratio <= 0:
                 continue
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if draws.chance(0.5):
+                w, h = h, w
             if 0 < h <= height and 0 < w <= width:
                 top, left = draws.whole(0, height - h), draws.whole(0, width - w)
                 return pixels[top : top + h, left : left + w]
