@@ -12,6 +12,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "module.md",
     ROOT / "docs" / "rnn.md",
+    ROOT / "docs" / "data.md",
     ROOT / "docs" / "image.md",
     ROOT / "docs" / "migrating.md",
 ]
