@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from dmod.base import InvalidArgument
+from dmod.base import ClusterError, InvalidArgument
 from dmod.config import settings
 from dmod_launch.chaos import Saboteur
+from dmod_launch.hosts import read_hosts
 from dmod_launch.job import Program, programs
+from dmod_launch.remote import SSH
 from dmod_launch.restart import Announcer, run_with_restarts
+from dmod_launch.ssh import SshOptions, ssh_programs
 from dmod_launch.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -29,8 +32,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--launcher",
         default="local",
-        choices=["local"],
-        help="where the processes run; local (this host) is the only one so far",
+        choices=["local", "ssh"],
+        help="where the processes run: on this host (default), or on those of a hostfile, by ssh",
+    )
+    parser.add_argument(
+        "-H",
+        "--hostfile",
+        metavar="FILE",
+        help="for ssh: a host a line, such as node1 or me@node2 slots=4, which takes 4 workers at most",
+    )
+    parser.add_argument(
+        "--interface",
+        default="",
+        metavar="NAME",
+        help="for ssh: the network interface that all processes listen on, such as eth0; default: the one "
+        "by which a host reaches this one",
+    )
+    parser.add_argument(
+        "--ssh", default=SSH, metavar="COMMAND", help="runs a shell command on a host; default: %(default)s"
+    )
+    parser.add_argument(
+        "--remote-python", default="", metavar="PATH", help="for ssh: the interpreter on the hosts"
+    )
+    parser.add_argument(
+        "--remote-dir", default="", metavar="DIR", help="for ssh: where COMMAND runs; default: here"
     )
     parser.add_argument(
         "--env",
@@ -84,6 +109,31 @@ def _extra(arguments: argparse.Namespace) -> dict[str, str]:
     return extra
 
 
+def _starter(
+    arguments: argparse.Namespace, command: list[str], num_servers: int
+) -> Callable[[int], list[Program]]:
+    """What makes the processes of the job for its n-th restart."""
+    workers, extra = arguments.num_workers, _extra(arguments)
+    if arguments.launcher == "local":
+        for option in ("hostfile", "interface", "remote_python", "remote_dir"):
+            if getattr(arguments, option):
+                raise InvalidArgument(f"--{option.replace('_', '-')} needs --launcher ssh")
+        return lambda restart: programs(
+            command, workers, num_servers, os.environ, {**extra, "DMOD_RESTART": str(restart)}
+        )
+    if not arguments.hostfile:
+        raise InvalidArgument("--launcher ssh needs --hostfile FILE, with a host a line")
+    options = SshOptions(
+        tuple(read_hosts(arguments.hostfile)),
+        arguments.interface,
+        arguments.ssh,
+        arguments.remote_python,
+        arguments.remote_dir,
+    )
+    start = ssh_programs(options, command, workers, num_servers, os.environ, extra)
+    return lambda restart: start({"DMOD_RESTART": str(restart)})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = _parser()
@@ -98,14 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--chaos {arguments.chaos:g}: expected seconds, more than 0")
     colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
-    def start(restart: int) -> list[Program]:
-        extra = {**_extra(arguments), "DMOD_RESTART": str(restart)}
-        return programs(command, arguments.num_workers, num_servers, os.environ, extra)
-
     try:
+        start = _starter(arguments, command, num_servers)
         first = start(0)
     except InvalidArgument as error:
         parser.error(str(error))
+    except ClusterError as error:
+        print(f"dmod-launch: {error}", file=sys.stderr)
+        return 1
     timeout_s = settings(first[0].environment).timeout_s
     saboteur = None
     if arguments.chaos is not None:

@@ -12,10 +12,32 @@ from dataclasses import dataclass
 from dmod.base import InvalidArgument
 from dmod.config import settings
 
-__all__ = ["Program", "programs"]
+__all__ = ["Program", "Remote", "programs"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "DMOD_NUM_THREADS")
 _OF_ANOTHER_JOB = ("DMLC_RANK", "DMLC_WORKER_ID", "DMLC_SERVER_ID", "DMLC_NODE_HOST", "DMLC_INTERFACE")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Another host, and how a program runs there.
+
+    Attributes
+    ----------
+    host : str
+        As ssh knows it.
+    ssh : str
+        The command that runs a shell command there.
+    python : str
+        The interpreter there.
+    directory : str
+        Where the program runs.
+    """
+
+    host: str
+    ssh: str
+    python: str
+    directory: str
 
 
 @dataclass(frozen=True)
@@ -30,13 +52,16 @@ class Program:
         Its number among those of its role; None for the scheduler.
     command : tuple of str
     environment : dict of str to str
-        All of it.
+        All of it; on another host, what is added to the environment there.
+    remote : Remote or None
+        The host that it runs on, if that is another one.
     """
 
     role: str
     rank: int | None
     command: tuple[str, ...]
     environment: dict[str, str]
+    remote: Remote | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +75,8 @@ def programs(
     num_servers: int,
     inherited: Mapping[str, str],
     extra: Mapping[str, str],
+    root: str = "127.0.0.1",
+    threads: int | None = None,
 ) -> list[Program]:
     """The processes of a job on this host.
 
@@ -62,6 +89,10 @@ def programs(
         The launcher's environment. Its ``DMLC_*`` addresses and ranks are those of another job.
     extra : mapping
         Settled by the user; goes before all else.
+    root : str
+        The address of this host at which the scheduler listens.
+    threads : int, optional
+        Of each process, unless `inherited` says; default: the cores of this host, divided by the workers.
     """
     if num_workers < 1:
         raise InvalidArgument(f"-n {num_workers}: expected at least one worker")
@@ -73,10 +104,10 @@ def programs(
     base = {name: value for name, value in inherited.items() if name not in _OF_ANOTHER_JOB}
     base.setdefault("PYTHONUNBUFFERED", "1")  # lines come when they are written, and survive a kill
     for name in _THREADS:
-        base.setdefault(name, str(max(1, _cores() // num_workers)))
+        base.setdefault(name, str(threads or max(1, _cores() // num_workers)))
     base |= {
-        "DMLC_PS_ROOT_URI": "127.0.0.1",
-        "DMLC_PS_ROOT_PORT": str(_free_port()),
+        "DMLC_PS_ROOT_URI": root,
+        "DMLC_PS_ROOT_PORT": str(_free_port(root)),
         "DMLC_NUM_WORKER": str(num_workers),
         "DMLC_NUM_SERVER": str(num_servers),
         "DMOD_JOB": secrets.token_hex(8),
@@ -101,7 +132,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -6,20 +6,17 @@ scheduler is told at once which processes have ended, on its standard input.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import selectors
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from dmod_launch.chaos import Saboteur
+from dmod_launch.child import Child, is_signal, start_child
 from dmod_launch.job import Program
 from dmod_launch.output import LineRelay, prefix
 
@@ -53,73 +50,6 @@ class Failure:
     process: str
     how: str
     last_lines: tuple[str, ...]
-
-
-class _Child:
-    """A process under its keeper."""
-
-    def __init__(self, program: Program):
-        self.program = program
-        lifeline, self._lifeline = os.pipe()
-        try:
-            keeper = str(Path(__file__).with_name("keeper.py"))
-            # -I and -S: nothing of the user's environment takes part, and it starts in 10 ms.
-            command = [sys.executable, "-I", "-S", keeper, str(lifeline), *program.command]
-            self.process = subprocess.Popen(
-                command,
-                env=program.environment,
-                stdin=subprocess.PIPE if program.role == "scheduler" else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=[lifeline],
-                start_new_session=True,
-            )
-        except OSError:
-            os.close(self._lifeline)
-            raise
-        finally:
-            os.close(lifeline)
-        self.ended_at: float | None = None
-        self.relays: list[LineRelay] = []  # of its output, of its errors
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process and its children."""
-        try:
-            os.write(self._lifeline, bytes([number]))
-        except OSError:
-            pass  # it has ended
-
-    def tell(self, line: str) -> None:
-        """Write a line to the process's standard input, if it is read."""
-        if self.process.stdin is None or self.process.stdin.closed:
-            return
-        try:
-            self.process.stdin.write(line.encode(errors="replace") + b"\n")
-            self.process.stdin.flush()
-        except OSError:
-            pass  # it has ended
-
-    @property
-    def code(self) -> int:
-        """Its exit status, 128 + n for signal n."""
-        code: int = self.process.returncode
-        return code if code >= 0 else 128 - code
-
-    @property
-    def how(self) -> str:
-        """How it has ended."""
-        if not _is_signal(self.code):
-            return f"has ended with exit status {self.code}"
-        return f"was killed by signal {self.code - 128} ({signal.Signals(self.code - 128).name})"
-
-    def close_lifeline(self) -> None:
-        """Kill what is still there of it."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
 
 
 class Supervisor:
@@ -157,7 +87,7 @@ class Supervisor:
         self._timeout_s, self._at_once, self._saboteur = timeout_s, at_once, saboteur
         self._sinks = {"stdout": stdout, "stderr": stderr}
         self._colour = colour
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._code = 0
@@ -166,8 +96,8 @@ class Supervisor:
         self._told_to_end = False  # all that are left, by a signal
         self._workers_gone = False
         self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
-        self._culprit: _Child | None = None
-        self._failed: list[_Child] = []  # by themselves, in the order in which that was noticed
+        self._culprit: Child | None = None
+        self._failed: list[Child] = []  # by themselves, in the order in which that was noticed
         self._verdict = ""  # what the scheduler says of the first loss
 
     def run(self, programs: Sequence[Program]) -> int:
@@ -220,7 +150,7 @@ class Supervisor:
 
     def _start(self, programs: Sequence[Program]) -> None:
         for program in programs:
-            child = _Child(program)
+            child = start_child(program)
             self._children.append(child)
             label = prefix(program.role, program.rank, self._colour)
             for name, pipe in (("stdout", child.process.stdout), ("stderr", child.process.stderr)):
@@ -290,7 +220,7 @@ class Supervisor:
             if not self._told_to_end:
                 self._end_within(MARGIN_S)
 
-    def _tell_scheduler(self, child: _Child) -> None:
+    def _tell_scheduler(self, child: Child) -> None:
         """So that the others need not wait until its silence has become long enough."""
         role, others = child.program.role, [c for c in self._children if c.program.role == "worker"]
         if role == "scheduler" or (child.code == 0 and all(c.ended_at is not None for c in others)):
@@ -303,7 +233,7 @@ class Supervisor:
         if not self._verdict and (found := _VERDICT.match(text)):
             self._verdict = found[1]
 
-    def _note_end(self, child: _Child) -> None:
+    def _note_end(self, child: Child) -> None:
         code = child.code
         if code == 0 or self.interrupted or (self._told_to_end and self._failed_at is None):
             return
@@ -331,10 +261,10 @@ class Supervisor:
         """The last line says whose failure was the first; whatever the others have said of it is above."""
         if self.interrupted or not self._failed:
             return
-        killed = next((c for c in self._failed if _is_signal(c.code)), None)
+        killed = next((c for c in self._failed if is_signal(c.code)), None)
         named = next((c for c in self._failed if self._verdict.startswith(f"{c.program.name} ")), None)
         culprit = self._culprit = killed or named or self._failed[0]
-        if not _is_signal(self._code):
+        if not is_signal(self._code):
             self._code = culprit.code
         text = f"{culprit.program.name} {culprit.how}"
         if culprit is killed and culprit.code == 128 + signal.SIGKILL:
@@ -346,7 +276,7 @@ class Supervisor:
         self._say(f"the job failed: {text}")
 
     @staticmethod
-    def _be_brief(children: Iterable[_Child]) -> None:
+    def _be_brief(children: Iterable[Child]) -> None:
         """Leave out the tracebacks of processes that end because they are told to."""
         for child in children:
             for relay in child.relays:
@@ -403,7 +333,3 @@ class Supervisor:
         sink = self._sinks["stderr"]
         sink.write(prefix("launcher", None, self._colour) + text.encode() + b"\n")
         sink.flush()
-
-
-def _is_signal(code: int) -> bool:
-    return code > 128 and code - 128 in {number.value for number in signal.Signals}

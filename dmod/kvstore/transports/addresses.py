@@ -10,7 +10,7 @@ import struct
 from dmod.base import InvalidArgument
 from dmod.config import Settings
 
-__all__ = ["listen_host", "scheduler_address", "tcp_address"]
+__all__ = ["interface_address", "listen_host", "scheduler_address", "tcp_address"]
 
 _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
@@ -49,7 +49,7 @@ def listen_host(settings: Settings) -> str:
     if settings.node_host:
         return _permitted("DMLC_NODE_HOST", settings.node_host, settings)
     if settings.interface:
-        return _permitted("DMLC_INTERFACE", _interface_address(settings.interface), settings)
+        return _permitted("DMLC_INTERFACE", interface_address(settings.interface), settings)
     root = _resolve("DMLC_PS_ROOT_URI", settings.root_uri)
     if ipaddress.ip_address(root).is_loopback:
         return root
@@ -83,7 +83,14 @@ def _resolve(what: str, host: str) -> str:
     return str(found[0][4][0])
 
 
-def _interface_address(interface: str) -> str:
+def interface_address(interface: str) -> str:
+    """The IPv4 address of a network interface of this host.
+
+    Raises
+    ------
+    InvalidArgument
+        There is none.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         request = struct.pack("256s", interface.encode()[:15])
         try:
