@@ -121,7 +121,7 @@ class Operations:
         self.violations = 0
         self._timeout_s, self._wait_s = timeout_s, wait_s
         self._num_servers = member.join.num_servers
-        self._outstanding = Outstanding(timeout_s / 10)
+        self._outstanding = Outstanding(min(timeout_s / 10, wait_s / 4))
         self._operations: dict[int, Operation] = {}  # begun, and not ended
         self._backlog: deque[Operation] = deque()  # not begun: a fence is in the way
         self._last_operation = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dmod as mx
-from dmod.base import InvalidArgument
+from dmod.base import DeadlineError, InvalidArgument
 from tests.cluster.modules import BATCH, CLASSES, FEATURES, network
 
 # MXNet 1.9.1, dist_sync, 2 workers, {'type': '2bit', 'threshold': 0.5}: three pushes of two devices each.
@@ -80,6 +80,19 @@ def asynchronous(directory: Path) -> None:
     test = np.random.RandomState(99).randn(512, FEATURES)
     score = module.score(mx.io.NDArrayIter(test, test[:, :CLASSES].argmax(1), BATCH), "acc")
     assert score[0][1] > 0.6, score
+
+
+def different_keys(directory: Path) -> None:
+    """Keys that differ between workers are named; no sum is wrong."""
+    kv, out = mx.kv.create("dist_sync"), mx.nd.zeros(2)
+    kv.init(["a", "b"], [mx.nd.zeros(2), mx.nd.zeros(2)])
+    with pytest.raises(InvalidArgument, match="initialise keys in the same order on all workers"):
+        kv.init(["c", "d"][kv.rank], mx.nd.zeros(2))
+    waits = r"pushpull\('[ab]'\): after .* server 0 .* still waits for worker [01] in round 1"
+    with pytest.raises(DeadlineError, match=waits):
+        kv.pushpull(["a", "b"][kv.rank], mx.nd.ones(2), out=out)
+    assert out.asnumpy().tolist() == [0, 0]
+    kv.barrier()  # else the other one might hear first that this one has left
 
 
 class Largest(mx.metric.EvalMetric):

@@ -26,6 +26,10 @@ def test_compressed_gradients_have_mxnet_s_sums_and_fewer_bytes(tmp_path: Path) 
     run(tmp_path, "compressed", 2, DMOD_TRANSPORT="tcp")
 
 
+def test_keys_that_differ_between_workers_are_named(tmp_path: Path) -> None:
+    run(tmp_path, "different_keys", 1, DMOD_WAIT_S=1)
+
+
 def test_fit_reports_the_metrics_of_all_workers(tmp_path: Path) -> None:
     outputs = run(tmp_path, "figures", 1)
     assert all("metric largest is this worker's own" in output for output in outputs)
