@@ -55,12 +55,14 @@ class Fetcher:
         return answer
 
     def reset(self) -> None:
-        """Begin the next epoch."""
+        """Begin the next epoch.
+
+        Its first batch is not ordered yet: who goes on with the iterator itself, as after a fit, finds all
+        batches.
+        """
         self._drop()
-        try:
-            self.iterator.reset()
-        finally:
-            self._order()
+        self.iterator.reset()
+        self.state = self.iterator.state_dict()
 
     def load_state(self, state: dict[str, Any], is_ahead: bool) -> None:
         """Go where `state` was taken; the batch that is ready is thrown away."""

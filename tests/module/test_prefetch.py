@@ -55,6 +55,7 @@ def test_batches_come_from_a_thread_and_are_the_same() -> None:
     assert plain.threads == {threading.current_thread().name} and ahead.threads == {"dmod-prefetch"}
     for name, value in expected.items():
         assert (found[name] == value).all()
+    assert plain.at == ahead.at == 0  # whoever goes on with the iterator finds all batches
     gc.collect()
     assert set(threading.enumerate()) <= before
 
