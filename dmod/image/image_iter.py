@@ -161,6 +161,11 @@ class ImageIter(DataIter):
         if label_width < 1 and label_width != -1:
             raise InvalidArgument(f"ImageIter: label_width={label_width}, expected at least 1")
 
+    @property
+    def prefetchable(self) -> bool:  # type: ignore[override]  # a class's constant elsewhere
+        """Whether `fit` may read ahead: unless code of the user's may draw from the process's generators."""
+        return type(self).__module__.startswith("dmod.image.") and all(map(_is_own, self.auglist))
+
     def _augmenters(self) -> list[Any]:
         augmenters: list[Augmenter] = CreateAugmenter(self.data_shape, **(self._aug_kwargs or {}))
         return augmenters
@@ -412,6 +417,16 @@ class ImageIter(DataIter):
         while self.seq is None and self.cur < position:
             self.next_sample()
         self.cur = position
+
+
+def _is_own(aug: Any) -> bool:
+    """Whether an augmenter, and those that it is made of, are dmod's."""
+    inner = [
+        *getattr(aug, "ts", ()),
+        *getattr(aug, "aug_list", ()),
+        *filter(None, [getattr(aug, "augmenter", None)]),
+    ]
+    return type(aug).__module__.startswith("dmod.image.") and all(map(_is_own, inner))
 
 
 def _views(rows: np.ndarray) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,27 @@ def test_a_subclass_changes_decoding_checks_and_pictures(records: tuple[str, str
 def test_a_prefetching_iterator_goes_over_it(records: tuple[str, str]) -> None:
     it = mx.io.PrefetchingIter(make(records))
     assert [batch.label[0].asnumpy().tolist() for batch in it] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
+def test_fit_reads_ahead_unless_augmenters_are_the_users(records: tuple[str, str]) -> None:
+    class Mine(mx.image.CastAug):
+        pass
+
+    def fitted(**kwargs: Any) -> tuple[np.ndarray, str]:
+        it = make(records, shuffle=True, seed=3, **kwargs)
+        names = []
+        decode, it.imdecode = (
+            it.imdecode,
+            lambda s: (names.append(threading.current_thread().name), decode(s))[1],
+        )
+        net = mx.sym.FullyConnected(mx.sym.Flatten(mx.sym.var("data")), num_hidden=10, name="fc")
+        mod = mx.mod.Module(mx.sym.SoftmaxOutput(net, name="softmax"))
+        mod.fit(it, num_epoch=2, initializer=mx.init.Zero(), optimizer_params={"learning_rate": 1e-6})
+        assert len(names) == 2 * 12
+        return mod.get_params()[0]["fc_weight"].asnumpy(), names[0]
+
+    crop = mx.image.RandomCropAug(SHAPE[:0:-1])
+    ahead, thread = fitted(aug_list=[crop, mx.image.SequentialAug([mx.image.CastAug()])])
+    plain, own_thread = fitted(aug_list=[crop, mx.image.SequentialAug([Mine()])])
+    assert (thread, own_thread) == ("dmod-prefetch", threading.current_thread().name)
+    np.testing.assert_array_equal(ahead, plain)
