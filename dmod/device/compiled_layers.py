@@ -17,6 +17,7 @@ __all__ = [
     "bias_softsign",
     "bias_tanh",
     "column_sums",
+    "count_correct",
     "relu",
     "relu_grad",
     "relu_grad_inplace",
@@ -214,3 +215,21 @@ def softmax_cross_entropy_grad(prob, label, grad, scale):  # type: ignore[no-unt
         if -1 < label[i] < classes:
             j = int(label[i])
             g[j] = (p[j] - np.float32(1)) * scale
+
+
+@compiled
+def count_correct(scores, labels):  # type: ignore[no-untyped-def]
+    """How many rows have their highest score, NaN above all, at their label; and how many labels are odd."""
+    rows, classes = scores.shape
+    correct, odd = 0, 0
+    for i in range(rows):
+        row = scores[i]
+        best = 0
+        for j in range(1, classes):
+            if row[j] > row[best] or (row[j] != row[j] and row[best] == row[best]):
+                best = j
+        if -1 < labels[i] < classes:
+            correct += int(labels[i]) == best
+        else:
+            odd += 1
+    return correct, odd

@@ -106,6 +106,7 @@ class Executor:
         self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
         self._pool = handle.pool
         self._binding = self._bind()
+        self._takes_gradients = any(target is not None for target in self._binding.head_grads)
         self.arg_arrays = [self._args[n] for n in self._arg_names]
         self.grad_arrays = [self._grads.get(n) for n in self._arg_names]
         self.aux_arrays = [self._aux[n] for n in self._aux_names]
@@ -307,6 +308,8 @@ class Executor:
 
     def _take_head_gradients(self, out_grads: Any) -> None:
         targets = self._binding.head_grads
+        if out_grads is None and not self._takes_gradients:
+            return
         if out_grads is None:
             given: list[Any] = [None] * len(targets)
         elif isinstance(out_grads, NDArray):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument
+from dmod.device.kernels import kernels_for
 from dmod.metric.base import EvalMetric, alias, pairs, register
 
 __all__ = ["F1", "MCC", "Accuracy", "CrossEntropy", "NegativeLogLikelihood", "Perplexity", "TopKAccuracy"]
@@ -65,6 +66,14 @@ class Accuracy(EvalMetric):
     def update(self, labels: Any, preds: Any) -> None:
         for label, pred in pairs(labels, preds):
             num_classes = 0
+            if pred.ndim == 2 and self.axis in (1, -1) and label.shape == pred.shape[:1] and pred.shape[1]:
+                kernels = kernels_for(label, pred)
+                if kernels is not None:
+                    correct, odd = kernels.count_correct(pred, label)
+                    if odd:
+                        self._warn_once(_ODD_LABELS)
+                    self._add(correct, len(label))
+                    continue
             if pred.shape != label.shape:
                 num_classes = pred.shape[self.axis]
                 pred = pred.argmax(self.axis)

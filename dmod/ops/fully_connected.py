@@ -10,7 +10,7 @@ from dmod.device.gemm import product
 from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, integer
-from dmod.ops.registry import Attrs, Call, Shapes, Step, register
+from dmod.ops.registry import Attrs, Call, Shapes, Step, in_order, register
 
 
 def arguments(attrs: Attrs) -> list[str]:
@@ -93,18 +93,6 @@ def backward_products(call: Call, dy: Any) -> list[Step]:
 
 def _backward(call: Call) -> Step:
     return in_order(backward_products(call, call.out_grads[0].reshape(-1, call.attrs.num_hidden)))
-
-
-def in_order(steps: list[Step]) -> Step:
-    """One step that runs several."""
-    if len(steps) == 1:
-        return steps[0]
-
-    def run() -> None:
-        for step in steps:
-            step()
-
-    return run
 
 
 register(

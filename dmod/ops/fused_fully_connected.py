@@ -8,8 +8,8 @@ before it is never kept.
 from __future__ import annotations
 
 from dmod.device.kernels import compiled_kernels
-from dmod.ops.fully_connected import arguments, backward_products, forward_products, in_order
-from dmod.ops.registry import Call, Step, register_internal
+from dmod.ops.fully_connected import arguments, backward_products, forward_products
+from dmod.ops.registry import Call, Step, in_order, register_internal
 
 __all__ = ["FULLY_CONNECTED_ACTIVATION"]
 

@@ -32,6 +32,7 @@ __all__ = [
     "Shape",
     "Step",
     "get_operator",
+    "in_order",
     "register",
     "register_internal",
     "same_type",
@@ -196,6 +197,18 @@ class Operator:
                     raise InvalidArgument(f"{where}: {self.name} needs {param.name} ({param.kind.describe})")
                 values[param.name] = param.default
         return Attrs(**values)
+
+
+def in_order(steps: list[Step]) -> Step:
+    """One step that runs several."""
+    if len(steps) == 1:
+        return steps[0]
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
 
 
 OPERATORS: dict[str, Operator] = {}

@@ -14,7 +14,7 @@ from dmod.base import InvalidArgument
 from dmod.device.kernels import kernels_for
 from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import Param, boolean, choice, number
-from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, register
+from dmod.ops.registry import Attrs, Call, Dtypes, Shape, Shapes, Step, in_order, register
 
 
 def _label_shapes(attrs: Attrs, data: Shape) -> list[Shape]:
@@ -93,12 +93,7 @@ def _backward(call: Call) -> Step:
             parts.append(lambda: call.xp.multiply(dx, dy, out=dx))
     if dlabel is not None:
         parts.append(lambda: dlabel.fill(0))
-
-    def run() -> None:
-        for part in parts:
-            part()
-
-    return run
+    return in_order(parts)
 
 
 def _difference(call: Call) -> Step:
