@@ -34,6 +34,7 @@ __all__ = [
     "RandomSizedCropAug",
     "ResizeAug",
     "SequentialAug",
+    "is_own",
     "mirrored",
     "plain",
 ]
@@ -265,3 +266,13 @@ class CastAug(Augmenter):
     def __call__(self, src: NDArray) -> NDArray:
         """The image as `typ`."""
         return src.astype(self.typ)
+
+
+def is_own(aug: Any) -> bool:
+    """Whether an augmenter, and those that it is made of, are dmod's."""
+    inner = [
+        *getattr(aug, "ts", ()),
+        *getattr(aug, "aug_list", ()),
+        *filter(None, [getattr(aug, "augmenter", None)]),
+    ]
+    return type(aug).__module__.startswith("dmod.image.") and all(map(is_own, inner))

@@ -13,20 +13,17 @@ import numpy as np
 
 from dmod.base import FormatError, InvalidArgument
 from dmod.image import draws
-from dmod.image.augmenters import Augmenter
+from dmod.image.augmenters import Augmenter, is_own
 from dmod.image.codec import decode
 from dmod.image.create import CreateAugmenter
 from dmod.image.pixels import as_image, as_ndarray
-from dmod.image.samples import Sample, keys_of, open_images, part_of
+from dmod.image.samples import Sample, check_options, keys_of, open_images, part_of
 from dmod.io.base import DataBatch, DataDesc, DataIter
 from dmod.log import logger
 from dmod.ndarray.ndarray import NDArray
 from dmod.recordio import MXIndexedRecordIO, unpack
 
 __all__ = ["ImageIter"]
-
-_LABEL_TYPES = ("float32", "int32", "int64", "float64")
-_LAST_BATCH = ("pad", "discard", "roll_over")
 
 
 class ImageIter(DataIter):
@@ -105,7 +102,7 @@ class ImageIter(DataIter):
         **kwargs: Any,
     ):
         super().__init__(batch_size)
-        self._check(path_imgrec, path_imglist, imglist, dtype, last_batch_handle, label_width)
+        check_options(path_imgrec, path_imglist, imglist, dtype, last_batch_handle, label_width)
         if batch_size < 1 or preprocess_threads < 1 or (seed is not None and seed < 0):
             raise InvalidArgument(
                 f"ImageIter: batch_size={batch_size}, preprocess_threads={preprocess_threads}, seed={seed}: "
@@ -141,30 +138,10 @@ class ImageIter(DataIter):
 
     # ---- what it reads
 
-    @staticmethod
-    def _check(
-        path_imgrec: Any,
-        path_imglist: Any,
-        imglist: Any,
-        dtype: str,
-        last_batch_handle: str,
-        label_width: int,
-    ) -> None:
-        if path_imgrec is None and path_imglist is None and imglist is None:
-            raise InvalidArgument("ImageIter: one of path_imgrec, path_imglist and imglist is needed")
-        if dtype not in _LABEL_TYPES:
-            raise InvalidArgument(f"ImageIter: dtype={dtype!r} of labels, expected one of {_LABEL_TYPES}")
-        if last_batch_handle not in _LAST_BATCH:
-            raise InvalidArgument(
-                f"ImageIter: last_batch_handle={last_batch_handle!r}, expected one of {_LAST_BATCH}"
-            )
-        if label_width < 1 and label_width != -1:
-            raise InvalidArgument(f"ImageIter: label_width={label_width}, expected at least 1")
-
     @property
     def prefetchable(self) -> bool:  # type: ignore[override]  # a class's constant elsewhere
         """Whether `fit` may read ahead: unless code of the user's may draw from the process's generators."""
-        return type(self).__module__.startswith("dmod.image.") and all(map(_is_own, self.auglist))
+        return type(self).__module__.startswith("dmod.image.") and all(map(is_own, self.auglist))
 
     def _augmenters(self) -> list[Any]:
         augmenters: list[Augmenter] = CreateAugmenter(self.data_shape, **(self._aug_kwargs or {}))
@@ -417,16 +394,6 @@ class ImageIter(DataIter):
         while self.seq is None and self.cur < position:
             self.next_sample()
         self.cur = position
-
-
-def _is_own(aug: Any) -> bool:
-    """Whether an augmenter, and those that it is made of, are dmod's."""
-    inner = [
-        *getattr(aug, "ts", ()),
-        *getattr(aug, "aug_list", ()),
-        *filter(None, [getattr(aug, "augmenter", None)]),
-    ]
-    return type(aug).__module__.startswith("dmod.image.") and all(map(_is_own, inner))
 
 
 def _views(rows: np.ndarray) -> list[np.ndarray]:

@@ -12,8 +12,10 @@ from dmod.base import FormatError, InvalidArgument
 from dmod.ndarray.ndarray import NDArray
 from dmod.recordio import MXIndexedRecordIO, MXRecordIO
 
-__all__ = ["Sample", "keys_of", "listed_images", "open_images", "part_of", "read_list"]
+__all__ = ["Sample", "check_options", "keys_of", "listed_images", "open_images", "part_of", "read_list"]
 
+_LABEL_TYPES = ("float32", "int32", "int64", "float64")
+_LAST_BATCH = ("pad", "discard", "roll_over")
 Listed = dict[Any, tuple[np.ndarray, str]]
 
 
@@ -125,6 +127,32 @@ def keys_of(records: MXRecordIO | None, listed: Listed | None) -> list[Any] | No
     if keys is not None and not keys:
         raise InvalidArgument(f"ImageIter: no images in {records.uri if records else 'the list'}")
     return keys
+
+
+def check_options(
+    path_imgrec: Any,
+    path_imglist: Any,
+    imglist: Any,
+    dtype: str,
+    last_batch_handle: str,
+    label_width: int,
+) -> None:
+    """Refuse arguments of `ImageIter` that cannot be meant.
+
+    Raises
+    ------
+    InvalidArgument
+    """
+    if path_imgrec is None and path_imglist is None and imglist is None:
+        raise InvalidArgument("ImageIter: one of path_imgrec, path_imglist and imglist is needed")
+    if dtype not in _LABEL_TYPES:
+        raise InvalidArgument(f"ImageIter: dtype={dtype!r} of labels, expected one of {_LABEL_TYPES}")
+    if last_batch_handle not in _LAST_BATCH:
+        raise InvalidArgument(
+            f"ImageIter: last_batch_handle={last_batch_handle!r}, expected one of {_LAST_BATCH}"
+        )
+    if label_width < 1 and label_width != -1:
+        raise InvalidArgument(f"ImageIter: label_width={label_width}, expected at least 1")
 
 
 def part_of(keys: list[Any], part_index: int, num_parts: int) -> list[Any]:
