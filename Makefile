@@ -1,6 +1,7 @@
 # Everything happens in .venv; outside this directory only pip and matplotlib keep their caches.
 #   make setup   the environment                 make check   ruff and mypy
 #   make demo    two workers and a server        make test    the test suite
+#   make demo-recovery   kills processes of a job before your eyes, and compares what it ends with
 #   make bench   dmod beside MXNet, torch, JAX   make oracle  MXNet 1.9.1 in .oracle, for comparison
 #                                                make peers   torch and JAX in .peers, for comparison
 
@@ -17,7 +18,7 @@ ORACLE_PYTHON ?= $(shell for p in python3.10 python3.9 python3.8 python3.11 pyth
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$p; break; }; done)
 
-.PHONY: setup demo test test-gpu check format bench oracle peers fixtures clean
+.PHONY: setup demo demo-recovery test test-gpu check format bench oracle peers fixtures clean
 
 setup: $(STAMP)
 
@@ -34,6 +35,9 @@ demo: $(STAMP)
 	@mkdir -p $(DEMO_DIR)
 	$(BIN)/dmod-launch -n 2 -s 1 -- $(BIN)/python examples/train_digits.py --kv-store dist_sync \
 		--model-prefix $(DEMO_DIR)/digits --min-accuracy 0.96
+
+demo-recovery: $(STAMP)
+	$(BIN)/python benchmarks/recovery.py --watch
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -m 'not gpu'

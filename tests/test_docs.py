@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "module.md",
+    ROOT / "docs" / "recovery.md",
     ROOT / "docs" / "rnn.md",
     ROOT / "docs" / "data.md",
     ROOT / "docs" / "image.md",

@@ -221,9 +221,12 @@ class Supervisor:
                 self._end_within(MARGIN_S)
 
     def _tell_scheduler(self, child: Child) -> None:
-        """So that the others need not wait until its silence has become long enough."""
-        role, others = child.program.role, [c for c in self._children if c.program.role == "worker"]
-        if role == "scheduler" or (child.code == 0 and all(c.ended_at is not None for c in others)):
+        """So that the others need not wait until its silence has become long enough.
+
+        Who ends well has left the job, or never joined it, as programs do that use no store.
+        """
+        role = child.program.role
+        if role == "scheduler" or child.code == 0:
             return
         line = f"{role} {child.program.rank} it {child.how} at {time.strftime('%H:%M:%S')}"
         self._children[0].tell(line)
