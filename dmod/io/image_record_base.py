@@ -147,6 +147,7 @@ class ImageRecordBase(DataIter):
 
     def _work_ahead(self) -> None:
         """Keep as many batches in work as may be, across the ends of epochs."""
+        self._pipeline.forget_parent()
         jobs = self._pipeline.jobs
         while len(jobs) < self._depth:
             place = jobs[-1].plan.after if jobs else self._place

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,14 +117,15 @@ class Pipeline:
     Parameters
     ----------
     fill : callable
-        ``fill(job, i)`` fills instance `i`; called in any thread, for several at once.
+        ``fill(job, i)`` fills instance `i`; called in any thread, for several at once. A method: its object
+        is held weakly, so that an iterator which is dropped takes its threads with it.
     threads : int
     name : str
         For messages and the threads' names.
     """
 
     def __init__(self, fill: Callable[[BatchJob, int], None], threads: int, name: str):
-        self._fill = fill
+        self._fill = weakref.WeakMethod(fill)
         self._name = name
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
@@ -132,9 +134,7 @@ class Pipeline:
 
     def submit(self, job: BatchJob) -> None:
         """Have a batch filled after those before it."""
-        if (
-            self._pool is None or self._pid != os.getpid()
-        ):  # a forked process has none of its parent's threads
+        if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix=self._name)
             self._pid = os.getpid()
         count = len(job.plan.records)
@@ -146,8 +146,16 @@ class Pipeline:
         self.jobs.append(job)
 
     def _fill_run(self, job: BatchJob, start: int, stop: int) -> None:
-        for i in range(start, stop):
-            self._fill(job, i)
+        fill = self._fill()
+        if fill is not None:
+            for i in range(start, stop):
+                fill(job, i)
+
+    def forget_parent(self) -> None:
+        """In a forked process: it has none of its parent's threads, so nobody fills what they had begun."""
+        if self._pid != os.getpid():
+            self.jobs.clear()
+            self._pool = None
 
     def next(self) -> BatchJob:
         """The first batch, filled. If a thread failed on it, it stays the first."""
@@ -156,6 +164,7 @@ class Pipeline:
 
     def clear(self) -> None:
         """Drop all batches; those being filled keep their buffers until the threads have left them."""
+        self.forget_parent()
         for job in self.jobs:
             for future in job.futures:
                 future.cancel()

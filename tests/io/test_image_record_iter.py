@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import sys
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -389,6 +393,35 @@ def test_the_iterators_protocol() -> None:
     assert [iterator.next().label[0].asnumpy()[0] for _ in range(5)] == [0] * 5
 
 
+def test_an_iterator_that_is_dropped_takes_its_threads_with_it() -> None:
+    before = set(threading.enumerate())
+    iterator = pictures(batch_size=1)
+    iterator.next()
+    threads = set(threading.enumerate()) - before
+    assert threads
+    del iterator
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_forked_process_goes_on_with_threads_of_its_own() -> None:
+    iterator = pictures(batch_size=1)
+    iterator.next()
+    context = multiprocessing.get_context("fork")
+    answers: Any = context.Queue()
+    child = context.Process(target=lambda: answers.put(labels(iterator)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads at a fork
+        child.start()
+    try:
+        assert answers.get(timeout=60) == [[i] for i in range(1, 8)]
+    finally:
+        child.join(30)
+        child.kill()
+    assert labels(iterator) == [[i] for i in range(1, 8)]
+
+
 def test_a_last_batch_that_is_not_filled_says_so() -> None:
     iterator = pictures(batch_size=5, round_batch=False)
     last = list(iterator)[-1]
@@ -548,8 +581,6 @@ def test_files_that_are_missing_or_vanish_are_named(tmp_path: Path) -> None:
 
 
 def test_threads_that_are_silent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     wakes = threading.Event()
     monkeypatch.setattr(image_record_pipeline, "_DEADLINE_S", 0.05)
     iterator = pictures()
@@ -562,8 +593,6 @@ def test_threads_that_are_silent_are_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_missing_opencv_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MXNetError, match=r"pip install dmod\[image\]"):
         pictures()
