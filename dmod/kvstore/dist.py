@@ -36,6 +36,8 @@ from dmod.optimizer.states import join_flat, split_flat
 __all__ = ["DistStore"]
 
 log = logging.getLogger("dmod.kvstore")
+_NODE_GROUPS = {"scheduler": 1, "server": 2, "worker": 4}
+"""How ps-lite numbers groups of processes, which MXNet's programs ask by."""
 
 
 @dataclass
@@ -322,6 +324,10 @@ class DistStore(KVStore):
     def barrier(self) -> None:
         """Wait until all workers have called this."""
         self._client.call(self._client.state.barrier)
+
+    def get_num_dead_node(self, node_id: int, timeout: float = 60) -> int:
+        lost = self._client.member.lost
+        return int(lost is not None and bool(node_id & _NODE_GROUPS[lost.role]))
 
     def close(self) -> None:
         """Leave the job; when all workers have left, the servers and the scheduler end."""

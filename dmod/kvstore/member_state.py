@@ -106,6 +106,8 @@ class MemberState:
         Who takes part, once that is known.
     error : MXNetError or None
         Why the job is lost.
+    lost : PeerLost or None
+        Whose loss that was, if it was one's.
     violations : int
         Messages that the protocol does not allow where they came.
     """
@@ -124,6 +126,7 @@ class MemberState:
         self.phase = Phase.NEW
         self.view: View | None = None
         self.error: MXNetError | None = None
+        self.lost: PeerLost | None = None
         self.violations = 0
         self._scheduler = scheduler
         self._missing: tuple[str, ...] = ()
@@ -241,6 +244,7 @@ class MemberState:
         )
 
     def _peer_lost(self, message: PeerLost, now: float) -> list[Action]:
+        self.lost = message
         return self._lose(PeerLostError(lost_text(message)))
 
     def _stopped(self, message: Stop, now: float) -> list[Action]:

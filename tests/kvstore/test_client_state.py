@@ -184,6 +184,7 @@ def test_a_lost_job_fails_all_that_goes_on_and_all_that_comes() -> None:
         assert isinstance(bench.error(number), PeerLostError)
         assert "worker 1 (pid 2 on host, silent for 10.0 s) is lost" in str(bench.error(number))
     assert "pushpull('w') was waiting in round 1 of epoch 0" in str(bench.error(first))
+    assert bench.client.member.lost == lost
     with pytest.raises(PeerLostError, match="worker 1"):
         bench.pushpull("w")
     number = bench.call("leave", "PeerLostError")
