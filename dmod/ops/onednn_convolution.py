@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device.kernels import compiled_kernels
 from dmod.device.onednn import Layout
 from dmod.device.onednn.api import Arg, Query
 from dmod.device.onednn.convolution import Convolution
 from dmod.device.onednn.layers import Function
+from dmod.ops.onednn_scatter import scattered_gradient
 from dmod.ops.registry import Attrs, Call, Step, register_internal
 
 __all__ = ["CONVOLUTION"]
@@ -116,6 +118,9 @@ def _weight_gradient(call: Call, spec: Convolution, dy: Any, bias: Any, steps: l
 
 
 def _data_gradient(call: Call, spec: Convolution, dy: Any, steps: list[Step]) -> None:
+    if spec.is_scattered and compiled_kernels() is not None:
+        steps.append(scattered_gradient(call, spec, dy))
+        return
     found, dx = spec.backward_data, call.in_grads[0]
     weights, wanted = found.layout(Query.WEIGHTS), found.layout(Query.DIFF_SRC)
     weight = _bring(call, spec.plain_weight, call.inputs[1], weights, steps)

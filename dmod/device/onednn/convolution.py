@@ -7,6 +7,7 @@ computes with zeros in vain; then channels come last. LeNet's second convolution
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,6 +109,26 @@ class Convolution:
         except NotImplementedByLibrary:
             return
         self.source, self.target = source, target
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a product whose columns are added up gives the data's gradient faster than the library.
+
+        Its primitive computes at each point of the data, the product at each point of the output. LeNet's
+        second convolution, where these are 144 and 64: 1.1 in place of 1.7 ms on one core of an AMD EPYC with
+        AVX-512. With as many of both the primitive takes half of the time of the product.
+        """
+        shapes = self.shapes
+        return (
+            len(shapes.data) == 4
+            and shapes.groups == 1
+            and not any(shapes.pad)
+            and all(d == 1 for d in shapes.dilate)
+            and math.prod(shapes.data[2:]) >= 1.5 * math.prod(shapes.out[2:])
+            and all(s == 1 for s in shapes.stride)
+            and self.target == self.engine.channels_last(shapes.out)
+            and self.source == self.engine.channels_last(shapes.data)
+        )
 
     def _layouts_of(self, found: Descriptor) -> tuple[Layout, Layout]:
         shapes = self.shapes
