@@ -257,7 +257,7 @@ class CheckpointManager:
             said[place] = value
         if self._votes:
             assert self._store is not None
-            self._store.pushpull_flat(self._votes, [said], [said])
+            self._store.pushpull_flat(self._votes, [said], [said], exact=True)
         return said
 
     def _restore(self, manifest: Manifest) -> None:
