@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from dmod.base import ClusterError, MXNetError, NotReadyError, ProtocolError
@@ -25,7 +25,7 @@ from dmod.kvstore.client_state import ClientState
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, HeartbeatReply, Member, Message, View
 from dmod.kvstore.server import FAREWELL_S, join_message
-from dmod.kvstore.transports.addresses import scheduler_address
+from dmod.kvstore.transports.addresses import scheduler_address, usable_addresses
 from dmod.kvstore.transports.base import Endpoint, Frame, Transport
 from dmod.kvstore.transports.segments import process_arena
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
@@ -255,7 +255,7 @@ class Client:
 
     def _connect(self, peer: Peer, server: Member) -> None:
         """Connect to a server by the first of its addresses that can be used from here."""
-        for address in self._usable(server):
+        for address in usable_addresses(server, self.member.join.host, self._settings.transport):
             try:
                 self._endpoint.connect(peer, address)
             except OSError as error:
@@ -269,18 +269,6 @@ class Client:
             f"{', '.join(server.addresses) or 'no address'}, none of which this worker can use with "
             f"DMOD_TRANSPORT={self._settings.transport}"
         )
-
-    def _usable(self, server: Member) -> Iterator[str]:
-        """Addresses, the fastest first: shm and ipc if the server is on this host, and tcp."""
-        wanted = self._settings.transport
-        for address in server.addresses:
-            scheme, _, path = address.partition("://")
-            if scheme in ("shm", "ipc"):
-                here = server.host == self.member.join.host and os.path.exists(path)
-                if wanted in ("auto", scheme) and here:
-                    yield address
-            elif wanted in ("auto", scheme) or scheme == "inproc":
-                yield address
 
     # ---- the end
 

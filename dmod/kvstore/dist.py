@@ -48,9 +48,15 @@ class _Entry:
     shape: tuple[int, ...]
     mode: str = "update"
     sums: dict[int, DeviceSum] = field(default_factory=dict)
+    dtype: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = np.dtype(self.layout.dtype)
 
     def total(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         n = len(arrays)
+        if n == 1:
+            return arrays[0]
         if n not in self.sums:
             self.sums[n] = DeviceSum(n, self.layout.size, self.layout.dtype)
         return self.sums[n](arrays)
@@ -136,14 +142,17 @@ class DistStore(KVStore):
         return entry
 
     def _contributions(self, call: str, pairs: Pairs) -> list[tuple[Key, np.ndarray]]:
+        contributions = []
         for key, values in pairs:
             entry = self._entry(call, key)
+            flats = []
             for value in values:
-                check_value(f"{call}({key!r})", value, entry.shape, np.dtype(entry.layout.dtype))
-        return [
-            (key, self._entries[key].total([to_host(value._data).reshape(-1) for value in values]))
-            for key, values in pairs
-        ]
+                array = value._data
+                if array.shape != entry.shape or array.dtype != entry.dtype:
+                    check_value(f"{call}({key!r})", value, entry.shape, entry.dtype)
+                flats.append(to_host(array).reshape(-1))
+            contributions.append((key, entry.total(flats)))
+        return contributions
 
     def _push(self, pairs: Pairs, priority: int) -> None:
         client = self._client
@@ -151,12 +160,14 @@ class DistStore(KVStore):
         client.call(client.state.push, contributions, priority=priority, compressor=self._compressor)
 
     def _destinations(self, call: str, pairs: Pairs) -> list[tuple[Key, list[np.ndarray]]]:
+        destinations = []
         for key, outs in pairs:
             entry = self._entry(call, key)
             for out in outs:
-                check_out(f"{call}({key!r})", out, entry.shape)
-        entries = self._entries
-        return [(key, [_flat(out._data, entries[key].layout.dtype) for out in outs]) for key, outs in pairs]
+                if out.shape != entry.shape:
+                    check_out(f"{call}({key!r})", out, entry.shape)
+            destinations.append((key, [_flat(out._data, entry.dtype) for out in outs]))
+        return destinations
 
     @staticmethod
     def _deliver(pairs: Pairs, arrived: list[tuple[Key, list[np.ndarray]]]) -> None:
@@ -336,10 +347,13 @@ class DistStore(KVStore):
             DistStore._open = None
 
 
-def _flat(array: Any, dtype: str) -> np.ndarray:
+def _flat(array: Any, dtype: np.dtype[Any]) -> np.ndarray:
     """Where a pull may write an array's values to: a 1-D view of it, or a new array, which has no base."""
-    direct = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
-    return array.reshape(-1) if direct and array.dtype == dtype else np.empty(array.size, dtype)
+    if isinstance(array, np.ndarray) and array.dtype == dtype:
+        flags = array.flags
+        if flags.c_contiguous and flags.writeable:
+            return array.reshape(-1)
+    return np.empty(array.size, dtype)
 
 
 def _join(kind: KVStoreType) -> Client:

@@ -36,7 +36,7 @@ __all__ = [
     "values_builders",
 ]
 
-MAX_PIECES = 1024
+MAX_PIECES = 256
 """Most pieces of one message: small keys travel together, but not so many that a reply takes long."""
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from dmod.base import InvalidArgument
 from dmod.config import Settings
-from dmod.kvstore.transports.addresses import listen_host, scheduler_address
+from dmod.kvstore.messages import Member
+from dmod.kvstore.transports.addresses import listen_host, scheduler_address, usable_addresses
 from dmod.kvstore.transports.base import Transport
 from dmod.kvstore.transports.inproc import InprocTransport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
@@ -90,3 +91,20 @@ def test_nodes_listen_at_named_addresses_of_this_host_only() -> None:
         listen_host(Settings(root_uri="127.0.0.1", root_port=1, node_host="192.0.2.7"))
     with pytest.raises(InvalidArgument, match="DMLC_PS_ROOT_PORT is not set"):
         scheduler_address(Settings(root_uri="127.0.0.1"))
+
+
+def test_a_worker_takes_the_fastest_address_that_it_can_use(tmp_path: Path) -> None:
+    for name in ("shm", "server"):
+        (tmp_path / name).touch()
+    addresses = (f"shm://{tmp_path}/shm", f"ipc://{tmp_path}/server", "tcp://127.0.0.1:9")
+    here, elsewhere = (Member("server", 0, 1, host, 7, addresses) for host in ("host", "other"))
+
+    def usable(server: Member, transport: str) -> list[str]:
+        return [address.partition(":")[0] for address in usable_addresses(server, "host", transport)]
+
+    assert usable(here, "auto") == ["shm", "ipc", "tcp"]
+    assert usable(elsewhere, "auto") == ["tcp"]
+    assert all(usable(here, only) == [only] for only in ("shm", "ipc", "tcp"))
+    assert usable(elsewhere, "shm") == []
+    (tmp_path / "shm").unlink()  # another file system, such as a container's
+    assert usable(here, "auto") == ["ipc", "tcp"]

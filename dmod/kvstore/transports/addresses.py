@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
+import os
 import socket
 import struct
+from collections.abc import Iterator
 
 from dmod.base import InvalidArgument
 from dmod.config import Settings
+from dmod.kvstore.messages import Member
 
-__all__ = ["interface_address", "listen_host", "scheduler_address", "tcp_address"]
+__all__ = ["interface_address", "listen_host", "scheduler_address", "tcp_address", "usable_addresses"]
 
 _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of an interface
 
@@ -38,6 +41,26 @@ def scheduler_address(settings: Settings) -> str:
         raise InvalidArgument(f"DMLC_PS_ROOT_PORT={settings.root_port}: expected a port, 1 to 65535")
     host = _permitted("DMLC_PS_ROOT_URI", settings.root_uri, settings)
     return tcp_address(host, settings.root_port)
+
+
+def usable_addresses(server: Member, host: str, transport: str) -> Iterator[str]:
+    """Where a worker on `host` can reach a server, the fastest first.
+
+    Parameters
+    ----------
+    server : Member
+    host : str
+        The worker's host.
+    transport : str
+        As `DMOD_TRANSPORT` says.
+    """
+    for address in server.addresses:
+        scheme, _, path = address.partition("://")
+        if scheme in ("shm", "ipc"):
+            if transport in ("auto", scheme) and server.host == host and os.path.exists(path):
+                yield address
+        elif transport in ("auto", scheme) or scheme == "inproc":
+            yield address
 
 
 def listen_host(settings: Settings) -> str:
