@@ -52,16 +52,17 @@ _SQRT_HALF = _F(0.70710678118654752)
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], nogil: bool = False) -> Any:
     """`function`, compiled at its first call and kept on disk, where numba finds a place for it.
 
-    A place that cannot be written costs a compilation in every process, and one line at INFO.
+    With `nogil` it lets other threads run meanwhile: for what takes milliseconds, in a thread. A place that
+    cannot be written costs a compilation in every process, and one line at INFO.
     """
     try:
-        made = numba.njit(function, error_model="numpy", cache=True)
+        made = numba.njit(function, error_model="numpy", nogil=nogil, cache=True)
     except RuntimeError as error:  # no directory to keep it in
         _say_uncached(str(error))
-        return numba.njit(function, error_model="numpy")
+        return numba.njit(function, error_model="numpy", nogil=nogil)
     kept = getattr(made, "_cache", None)
     if kept is not None:
         kept.save_overload = _forgiving(kept.save_overload)

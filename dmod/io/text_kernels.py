@@ -1,8 +1,8 @@
 """From the bytes of CSV and LibSVM files to numbers, in one pass over the bytes.
 
 Compiled where numba is installed, which importing this file imports; else the same functions run as they
-are, some hundred times slower. 1e6 numbers of six digits as CSV: 26 ms, ``numpy.loadtxt`` 125 ms, MXNet's
-parser 55 ms (one core of an AMD EPYC). A number is within a unit of float64 before it is rounded to float32.
+are, some hundred times slower. 1e6 numbers of six digits as CSV: 26 ms, ``numpy.loadtxt`` 125 ms (one core of
+an AMD EPYC). A number is within two units of float64 before it is rounded to float32.
 """
 
 from __future__ import annotations
@@ -28,12 +28,9 @@ _TAB, _LF, _CR, _SPACE, _HASH, _PLUS, _COMMA, _MINUS, _DOT, _0, _9, _COLON, _E =
 def _compiled(function: Callable[..., Any]) -> Any:
     if compiled_kernels() is None:
         return function
-    import numba
+    from dmod.device.compiled_math import compiled
 
-    try:
-        return numba.njit(function, error_model="numpy", nogil=True, cache=True)
-    except RuntimeError:  # no directory to keep it in
-        return numba.njit(function, error_model="numpy", nogil=True)
+    return compiled(function, nogil=True)
 
 
 def as_text(text: bytes) -> Any:

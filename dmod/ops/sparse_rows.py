@@ -35,12 +35,9 @@ def _compiled_add() -> Any:
     """`_add`, compiled; None without numba."""
     if compiled_kernels() is None:
         return None
-    import numba
+    from dmod.device.compiled_math import compiled
 
-    try:
-        return numba.njit(_add, error_model="numpy", nogil=True, cache=True)
-    except RuntimeError:  # no directory to keep it in
-        return numba.njit(_add, error_model="numpy", nogil=True)
+    return compiled(_add)
 
 
 def _add_products(out: Any, into: Any, source: Any, start: Any, values: Any) -> None:
