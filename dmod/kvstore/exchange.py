@@ -171,4 +171,7 @@ class Exchange:
             values.append(value)
         for (i, cut), value in zip(unit.places, values, strict=True):
             for out in entries[i][2]:
-                out[cut] = value
+                if value.size == out.size:
+                    out[...] = value
+                else:
+                    out[cut] = value

@@ -123,10 +123,11 @@ def pieces(value: Any) -> tuple[PieceRef, ...]:
         raise ValueError(f"expected at most {MAX_FRAMES - 2} pieces, got {_shown(value)}")
     refs = []
     for entry in value:
-        if not isinstance(entry, list | tuple) or len(entry) != 3:
+        if (type(entry) is not PieceRef and not isinstance(entry, list | tuple)) or len(entry) != 3:
             raise ValueError(f"expected a list of 3, got {_shown(entry)}")
         name, piece, round = entry
-        key(name)
+        if type(name) is not str or len(name) > 1024:
+            key(name)
         if type(piece) is not int or not 0 <= piece < 1 << 31:
             raise ValueError(f"expected a piece from 0 to {(1 << 31) - 1}, got {_shown(piece)}")
         if type(round) is not int or not 0 <= round < 1 << 53:

@@ -292,7 +292,7 @@ class ServerState:
             for request in self._waiting.pop(piece, ()):
                 if request.closed:
                     continue
-                if request.awaits(piece):
+                if piece.applied < request.rounds[piece] - (type(request.message) is Push):
                     still.append(request)
                     continue
                 request.unapplied -= 1

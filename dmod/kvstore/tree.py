@@ -22,6 +22,9 @@ from dmod.ndarray.flat import aligned_empty
 __all__ = ["Allocate", "LastSum", "TreeSum", "split", "sum_dtype", "tree_sum"]
 
 
+_FLOAT16, _FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
+
+
 def split(n: int) -> int:
     """How many of `n` slots lie on the left: the largest power of two below `n`.
 
@@ -38,7 +41,7 @@ def split(n: int) -> int:
 def sum_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype in which arrays of `dtype` are added."""
     dtype = np.dtype(dtype)
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
+    return _FLOAT32 if dtype == _FLOAT16 else dtype
 
 
 def tree_sum(arrays: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
@@ -112,9 +115,8 @@ class LastSum:
         ``scratch(size, dtype)`` gives memory, which is used again at the next call.
     """
 
-    def __init__(self, left: np.ndarray, right: np.ndarray, dtype: Any, scratch: Allocate):
-        self.shape, self.dtype = left.shape, np.dtype(dtype)
-        self.size = left.size
+    def __init__(self, left: np.ndarray, right: np.ndarray, dtype: np.dtype[Any], scratch: Allocate):
+        self.shape, self.size, self.dtype = left.shape, left.size, dtype
         self._left, self._right, self._scratch = left, right, scratch
         self._wide = sum_dtype(dtype)
 
@@ -124,6 +126,11 @@ class LastSum:
         with np.errstate(all="ignore"):
             np.add(left, self._right[part], out=out, dtype=self._wide)
             return out if self.dtype == self._wide else out.astype(self.dtype)
+
+    def write(self, out: np.ndarray) -> None:
+        """Write the whole sum, in the wide dtype, into `out`."""
+        with np.errstate(all="ignore"):
+            np.add(self._left, self._right, out=out, dtype=self._wide)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole: np.ndarray = np.add(self._left, self._right, dtype=self._wide)
@@ -240,12 +247,19 @@ class TreeSum:
 
     def exchange(self, buffer: np.ndarray) -> np.ndarray:
         """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it."""
-        total = self.total()
-        if self._root not in self._owned or buffer.dtype != self._wide:
-            np.copyto(buffer, total, casting="same_kind")
-            return buffer
-        self._sums[self._root] = buffer
-        return total
+        if self._root in self._sums or buffer.dtype != self._wide:
+            total = self.total()
+            if self._root not in self._owned or buffer.dtype != self._wide:
+                np.copyto(buffer, total, casting="same_kind")
+                return buffer
+            self._sums[self._root] = buffer
+            return total
+        last = self.last_sum(self._allocate)
+        assert isinstance(last, LastSum)
+        out = self._free.pop() if self._free else self._allocate(self.size, self._wide)
+        last.write(out)
+        self._free.append(buffer)
+        return out
 
     def clear(self) -> None:
         """Forget all slots, and keep the buffers."""
