@@ -159,6 +159,7 @@ class KVStore(KVStoreBase):
     def __init__(self, handle: KVStoreType):
         self._kind = handle
         self._key_type: type | None = None
+        self._checked_keys: dict[Key, Key] = {}
         self._number_buffers: set[str] = set()
 
     # ---- what it is
@@ -504,9 +505,17 @@ class KVStore(KVStoreBase):
         if len(keys) != len(values):
             raise InvalidArgument(f"{call}: {len(keys)} keys, but {len(values)} values")
         pairs: dict[Key, list[NDArray]] = {}
+        known, kind = self._checked_keys, NDArray
         for one, arrays in zip(keys, values, strict=True):
-            k = self._checked_key(call, one)
-            pairs.setdefault(k, []).extend(_arrays(f"{call}({k!r})", arrays))
+            # Thousands of keys go through here at every step: texts are made when something is wrong only.
+            k = known.get(one) if type(one) is str else None
+            if k is None:
+                k = self._checked_key(call, one)
+            found = [arrays] if type(arrays) is kind else _arrays(call, k, arrays)
+            if k in pairs:
+                pairs[k] += found
+            else:
+                pairs[k] = found
         return list(pairs.items())
 
     def _checked_key(self, call: str, key: Any) -> Key:
@@ -521,12 +530,13 @@ class KVStore(KVStoreBase):
         elif type(key) is not self._key_type:
             kinds = "strings" if self._key_type is str else "whole numbers"
             raise InvalidArgument(f"{call}({key!r}): mixed key types: this store's other keys are {kinds}")
+        self._checked_keys[key] = key
         return key  # type: ignore[no-any-return]
 
 
 def _dense(pairs: Pairs) -> Pairs:
     """Values as dense arrays, which is how stores keep them."""
-    return [(k, [v._dense() for v in values]) for k, values in pairs]
+    return [(k, [v if type(v) is NDArray else v._dense() for v in values]) for k, values in pairs]
 
 
 def _take_rows(call: str, out: Any, whole: NDArray, rows: Any) -> None:
@@ -594,13 +604,15 @@ def check_out(call: str, out: NDArray, shape: tuple[int, ...]) -> None:
         raise InvalidArgument(f"{call}: out has shape {out.shape}, the key was initialised as {shape}")
 
 
-def _arrays(call: str, value: Any) -> list[NDArray]:
+def _arrays(call: str, key: Key, value: Any) -> list[NDArray]:
     arrays = list(value) if isinstance(value, (list, tuple)) else [value]
     for array in arrays:
         if not isinstance(array, NDArray):
-            raise InvalidArgument(f"{call}: expected NDArray, or a list of them, got {type(array).__name__}")
+            raise InvalidArgument(
+                f"{call}({key!r}): expected NDArray, or a list of them, got {type(array).__name__}"
+            )
     if not arrays:
-        raise InvalidArgument(f"{call}: expected at least one NDArray, got an empty list")
+        raise InvalidArgument(f"{call}({key!r}): expected at least one NDArray, got an empty list")
     return arrays
 
 

@@ -73,6 +73,7 @@ class ClientState(Operations):
         self._sharder = Sharder(self._num_servers, unit_bytes)
         self._keys: dict[Key, ClientKey] = {}
         self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
+        self._repeated: tuple[object, list[Entry], list[Unit]] = (None, [], [])  # the last tuple of entries
         self._shared: dict[int, SharedMemory] = {}
         self._barriers: dict[str, int] = {}
         self._optimizers = 0
@@ -204,7 +205,7 @@ class ClientState(Operations):
     ) -> Started:
         """Contribute ``(key, array, outs)`` and read the values after the round; see `push` and `pull`.
 
-        An out may be the array itself.
+        An out may be the array itself. A tuple that is passed again is not checked again.
         """
         return self._exchange("pushpull", arrays, now, priority, record, compressor)
 
@@ -311,14 +312,14 @@ class ClientState(Operations):
         record: bytes | None,
         compressor: Compressor | None = None,
     ) -> Started:
-        what = _named(call, [key for key, _, _ in entries])
+        what = _named(call, entries)
         self._check_ready(what)
-        checked = [(self._key(what, key), array, outs) for key, array, outs in entries]
-        for known, array, outs in checked:
-            check_entry(what, call, known, array, outs)
-            if compressor is not None:
-                compressor.compression.check(what, known.key, known.dtype)
-        units = self._units(what, checked)
+        if entries is self._repeated[0] and compressor is None:  # a tuple: nothing in it has changed
+            _, checked, units = self._repeated
+        else:
+            checked, units = self._checked(what, call, entries, compressor)
+            if isinstance(entries, tuple):
+                self._repeated = (entries, checked, units)
         exchange = Exchange(call, checked, self._begins, self._shared, record, compressor)
         operation = Operation(0, what)
 
@@ -332,6 +333,20 @@ class ClientState(Operations):
 
         operation.begin = begin
         return self._begin(operation, now)
+
+    def _checked(
+        self,
+        what: str,
+        call: str,
+        entries: Sequence[tuple[Key, np.ndarray | None, Sequence[np.ndarray]]],
+        compressor: Compressor | None,
+    ) -> tuple[list[Entry], list[Unit]]:
+        checked = [(self._key(what, key), array, outs) for key, array, outs in entries]
+        for known, array, outs in checked:
+            check_entry(what, call, known, array, outs)
+            if compressor is not None:
+                compressor.compression.check(what, known.key, known.dtype)
+        return checked, self._units(what, checked)
 
     def _begins(self, round: int) -> int:
         """A request of `round`, or a pull with 0, leaves: in which epoch."""
@@ -351,5 +366,9 @@ class ClientState(Operations):
         return units
 
 
-def _named(call: str, keys: Sequence[Key]) -> str:
-    return f"{call}({keys[0]!r}{', ...' if len(keys) > 1 else ''})" if keys else f"{call}()"
+def _named(call: str, keys: Sequence[Any]) -> str:
+    """The call as it is named in errors, by its first key; `keys` may be tuples that begin with them."""
+    if not keys:
+        return f"{call}()"
+    first = keys[0][0] if isinstance(keys[0], tuple) else keys[0]
+    return f"{call}({first!r}{', ...' if len(keys) > 1 else ''})"

@@ -36,6 +36,8 @@ from dmod.optimizer.states import join_flat, split_flat
 __all__ = ["DistStore"]
 
 log = logging.getLogger("dmod.kvstore")
+_MANY = 16
+"""From so many keys on, what a pushpull has found out about them is kept for the next one."""
 _NODE_GROUPS = {"scheduler": 1, "server": 2, "worker": 4}
 """How ps-lite numbers groups of processes, which MXNet's programs ask by."""
 
@@ -62,6 +64,43 @@ class _Entry:
         return self.sums[n](arrays)
 
 
+class _Repeated:
+    """A pushpull of many keys, each with one array on the host, which training repeats at every step.
+
+    To look at a thousand keys and arrays takes longer than to move a kilobyte for each of them. So what
+    was found is kept, and holds for a call with the same keys and arrays.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        values: list[NDArray],
+        outs: list[NDArray],
+        entries: list[tuple[Key, np.ndarray, list[np.ndarray]]],
+    ):
+        self.keys, self.entries = list(keys), tuple(entries)
+        self._values = [value._data for value in values]
+        self._outs = [out._data for out in outs]
+
+    def fits(self, key: Any, value: Any, out: Any) -> bool:
+        """Whether a call is the same again."""
+        return (
+            type(key) is list
+            and key == self.keys
+            and _same(value, self._values)
+            and _same(value if out is None else out, self._outs)
+        )
+
+
+def _same(arrays: Any, known: list[np.ndarray]) -> bool:
+    if type(arrays) is not list or len(arrays) != len(known):
+        return False
+    for array, data in zip(arrays, known, strict=True):
+        if type(array) is not NDArray or array._data is not data:
+            return False
+    return True
+
+
 class DistStore(KVStore):
     """A store shared by the workers of a job; see `dmod.kvstore.create`.
 
@@ -85,6 +124,7 @@ class DistStore(KVStore):
         self._config: dict[str, Any] | None = None
         self._said_unequal = False
         self._compressor: Compressor | None = None
+        self._repeated: _Repeated | None = None
         self._client = _join(kind) if client is None else client
         if client is None:
             DistStore._open = self
@@ -142,17 +182,17 @@ class DistStore(KVStore):
         return entry
 
     def _contributions(self, call: str, pairs: Pairs) -> list[tuple[Key, np.ndarray]]:
-        contributions = []
+        checked = []
         for key, values in pairs:
             entry = self._entry(call, key)
-            flats = []
-            for value in values:
-                array = value._data
+            arrays = [value._data for value in values]
+            for array in arrays:
                 if array.shape != entry.shape or array.dtype != entry.dtype:
-                    check_value(f"{call}({key!r})", value, entry.shape, entry.dtype)
-                flats.append(to_host(array).reshape(-1))
-            contributions.append((key, entry.total(flats)))
-        return contributions
+                    check_value(f"{call}({key!r})", array, entry.shape, entry.dtype)
+            checked.append((key, entry, arrays))
+        return [
+            (key, entry.total([to_host(a).reshape(-1) for a in arrays])) for key, entry, arrays in checked
+        ]
 
     def _push(self, pairs: Pairs, priority: int) -> None:
         client = self._client
@@ -160,14 +200,15 @@ class DistStore(KVStore):
         client.call(client.state.push, contributions, priority=priority, compressor=self._compressor)
 
     def _destinations(self, call: str, pairs: Pairs) -> list[tuple[Key, list[np.ndarray]]]:
-        destinations = []
+        found = []
         for key, outs in pairs:
             entry = self._entry(call, key)
-            for out in outs:
-                if out.shape != entry.shape:
+            arrays = [out._data for out in outs]
+            for out, array in zip(outs, arrays, strict=True):
+                if array.shape != entry.shape:
                     check_out(f"{call}({key!r})", out, entry.shape)
-            destinations.append((key, [_flat(out._data, entry.dtype) for out in outs]))
-        return destinations
+            found.append((key, [_flat(array, entry.dtype) for array in arrays]))
+        return found
 
     @staticmethod
     def _deliver(pairs: Pairs, arrived: list[tuple[Key, list[np.ndarray]]]) -> None:
@@ -182,6 +223,14 @@ class DistStore(KVStore):
         client.call(client.state.pull, arrived, priority=priority)
         self._deliver(pairs, arrived)
 
+    def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
+        if self._repeated is not None and self._repeated.fits(key, value, out):
+            client = self._client
+            entries = self._repeated.entries
+            client.call(client.state.pushpull, entries, priority=priority, compressor=self._compressor)
+            return
+        super().pushpull(key, value, out, priority)
+
     def _pushpull(self, values: Pairs, outs: Pairs, priority: int) -> None:
         if [key for key, _ in values] != [key for key, _ in outs]:
             super()._pushpull(values, outs, priority)
@@ -191,6 +240,7 @@ class DistStore(KVStore):
         exchange = [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
         client.call(client.state.pushpull, exchange, priority=priority, compressor=self._compressor)
         self._deliver(outs, arrived)
+        self._repeated = _repeated(values, outs, exchange)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         self._compressor = Compressor(Compression.parse(compression_params))
@@ -354,6 +404,20 @@ def _flat(array: Any, dtype: np.dtype[Any]) -> np.ndarray:
         if flags.c_contiguous and flags.writeable:
             return array.reshape(-1)
     return np.empty(array.size, dtype)
+
+
+def _repeated(
+    values: Pairs, outs: Pairs, exchange: list[tuple[Key, np.ndarray, list[np.ndarray]]]
+) -> _Repeated | None:
+    """What to keep of a pushpull; None if it has few keys, or copies anything."""
+    if len(values) < _MANY or any(len(arrays) != 1 for _, arrays in (*values, *outs)):
+        return None
+    pushed, pulled = [arrays[0] for _, arrays in values], [arrays[0] for _, arrays in outs]
+    for value, (_, _, (to,)) in zip(pushed, exchange, strict=True):
+        data = value._data
+        if type(data) is not np.ndarray or not data.flags.c_contiguous or to.base is None:
+            return None
+    return _Repeated([key for key, _ in values], pushed, pulled, exchange)
 
 
 def _join(kind: KVStoreType) -> Client:

@@ -83,8 +83,21 @@ def asynchronous(directory: Path) -> None:
 
 
 def different_keys(directory: Path) -> None:
-    """Keys that differ between workers are named; no sum is wrong."""
+    """Many keys, again and again; then keys that differ between workers are named; no sum is wrong."""
     kv, out = mx.kv.create("dist_sync"), mx.nd.zeros(2)
+    names = [f"key{i}" for i in range(40)]
+    values, outs = [mx.nd.ones(3) * i for i in range(40)], [mx.nd.zeros(3) for _ in names]
+    kv.init(names, outs)
+    for step in range(1, 5):
+        kv.pushpull(names, values, out=outs)
+        assert [o.asnumpy().tolist() for o in outs] == [[2.0 * step * i] * 3 for i in range(40)]
+        for i, value in enumerate(values):
+            value[:] = (step + 1) * i
+        if step == 2:  # other arrays, of which one is a view that is not contiguous
+            values[3], outs[4] = mx.nd.ones((3, 2)).T[0] * 9, mx.nd.zeros(3)
+            kv.pushpull(names, values, out=outs)
+            assert outs[3].asnumpy().tolist() == [18] * 3
+            values[3] = mx.nd.ones(3) * 9
     kv.init(["a", "b"], [mx.nd.zeros(2), mx.nd.zeros(2)])
     with pytest.raises(InvalidArgument, match="initialise keys in the same order on all workers"):
         kv.init(["c", "d"][kv.rank], mx.nd.zeros(2))
