@@ -23,7 +23,8 @@ import numpy as np
 
 from dmod.atomic_file import write_atomic
 from dmod.base import FormatError, InvalidArgument, MXNetError
-from dmod.recordio import IRHeader, framed, opencv, pack, pack_img
+from dmod.recordio import IRHeader, opencv, pack, pack_img
+from dmod.recordio.framing import framed
 
 __all__ = [
     "Picture",

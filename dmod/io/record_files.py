@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dmod.base import FormatError, InvalidArgument, MXNetError
-from dmod.recordio import FIRST, HEAD, LAST, MAGIC, WHOLE, parse_head, read_index, read_record
+from dmod.recordio.framing import FIRST, HEAD, LAST, MAGIC, WHOLE, parse_head, read_index, read_record
 
 __all__ = ["RecordFiles"]
 
