@@ -22,6 +22,7 @@ __all__ = ["DetectionAugmenter", "split_label"]
 
 _LEAST_HEADER, _LEAST_OBJECT = 2, 5
 _LEAST_PAD = 1.05  # padding by less changes next to nothing
+_ROUNDING = 1e-5
 _SAMPLER_KEYWORDS = (
     "min_crop_scales",
     "max_crop_scales",
@@ -253,5 +254,6 @@ def _satisfies(s: SimpleNamespace, box: np.ndarray, objects: np.ndarray) -> bool
     good = np.ones(len(objects), bool)
     for share, low, high in shares:
         if low > 0 or high < 1:
-            good &= (share >= low) & (share <= high)
+            # An object that lies within has the share 1, or what rounding makes of it.
+            good &= (share >= low - _ROUNDING) & (share <= high + _ROUNDING)
     return bool(good.any())
