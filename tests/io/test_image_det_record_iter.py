@@ -1,4 +1,4 @@
-"""`ImageDetRecordIter`: MXNet's pixels and labels where nothing is random; boxes that stay on their objects."""
+"""`ImageDetRecordIter`: MXNet's pixels and labels where nothing is random; boxes stay on their objects."""
 
 from __future__ import annotations
 
