@@ -11,6 +11,7 @@ import numpy as np
 import threadpoolctl
 
 from dmod.config import Settings
+from dmod.device import onednn
 from dmod.kvstore.wire import PROTOCOL_VERSION
 
 __all__ = ["VERSION", "fingerprint"]
@@ -28,7 +29,7 @@ def fingerprint(settings: Settings) -> dict[str, str]:
     Examples
     --------
     >>> sorted(fingerprint(Settings(num_threads=2)))
-    ['blas', 'machine', 'numba', 'numpy', 'python', 'threads']
+    ['blas', 'machine', 'numba', 'numpy', 'onednn', 'python', 'threads']
     """
     pools = _pools_of_numpy()
     kinds = sorted(
@@ -40,6 +41,7 @@ def fingerprint(settings: Settings) -> dict[str, str]:
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "numpy": np.__version__,
         "numba": _version("numba") if settings.numba else "none",
+        "onednn": onednn.version(),
         "machine": platform.machine(),
         "blas": ", ".join(dict.fromkeys(kinds)) or "none that threadpoolctl knows",
         "threads": str(threads),

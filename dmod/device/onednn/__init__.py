@@ -12,7 +12,15 @@ from dmod.device.onednn.engine import Descriptor, Engine, Layout, NotImplemented
 from dmod.device.onednn.library import load
 from dmod.log import logger
 
-__all__ = ["Descriptor", "Engine", "Layout", "NotImplementedByLibrary", "onednn", "set_num_threads"]
+__all__ = [
+    "Descriptor",
+    "Engine",
+    "Layout",
+    "NotImplementedByLibrary",
+    "onednn",
+    "set_num_threads",
+    "version",
+]
 
 _num_threads: int | None = None
 
@@ -40,3 +48,12 @@ def set_num_threads(count: int) -> None:
         engine = onednn()
         if engine is not None:
             engine.num_threads = count
+
+
+def version() -> str:
+    """Such as '3.2.0', or 'none': results have other bits without the library, or with another one."""
+    engine = onednn()
+    if engine is None:
+        return "none"
+    found = engine.library.dnnl_version().contents
+    return f"{found.major}.{found.minor}.{found.patch}"

@@ -1,20 +1,22 @@
 """Products of matrices.
 
-Microseconds, oneDNN 3.2 / numpy 2.4 with OpenBLAS 0.3 (whose kernels for this processor are those of AVX2),
-minimum of 100 runs on 2 cores of an AMD EPYC with AVX-512; plain layouts, 'forward' with the weight as its
-transpose. Weights in blocked layout gain 2 to 12 % more, which bringing them there costs again.
+Microseconds, oneDNN 3.2 / numpy 2.4 with OpenBLAS's kernels for AVX-512 (SkylakeX), the lower of two minima
+of 100 runs, 2 cores of an AMD EPYC with AVX-512. Layouts are plain; 'forward' has the weight transposed.
 
 =================  =======  ===========  ===========  ===========
 batch, in, out     threads  forward      dW           dX
 =================  =======  ===========  ===========  ===========
-64, 784, 128       1        58 / 114     52 / 108     51 / 114
-64, 128, 64        1        5.7 / 10.5   5.4 / 10.3   5.3 / 10.1
-128, 784, 1024     1        860 / 1670   807 / 1641   811 / 1649
-128, 1024, 1024    1        1132 / 2253  1073 / 2153  1167 / 2285
-64, 784, 128       2        27 / 61      27 / 58      32 / 61
-64, 128, 64        2        4.6 / 6.7    4.5 / 6.8    4.5 / 6.2
-128, 784, 1024     2        442 / 866    420 / 862    425 / 974
+64, 784, 128       1        55 / 89      52 / 59      52 / 59
+64, 128, 64        1        5.6 / 8.5    5.4 / 5.1    5.3 / 5.0
+128, 784, 1024     1        906 / 1128   814 / 856    826 / 917
+128, 1024, 1024    1        1192 / 1509  1097 / 1151  1172 / 1276
+64, 784, 128       2        30 / 49      27 / 35      29 / 35
+64, 128, 64        2        4.5 / 5.5    4.1 / 5.1    4.1 / 5.1
+128, 784, 1024     2        447 / 600    415 / 464    448 / 516
+128, 1024, 1024    2        587 / 788    550 / 585    599 / 663
 =================  =======  ===========  ===========  ===========
+
+Weights in a blocked layout gain 2 to 12 %, and bringing them there costs more than that.
 """
 
 from __future__ import annotations
