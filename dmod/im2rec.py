@@ -341,15 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--train-ratio", type=float, default=1.0, help="share for training; default: %(default)s")
     option("--test-ratio", type=float, default=0.0, help="share for testing; default: %(default)s")
     option("--recursive", action="store_true", help="look into directories, and give each a label")
-    option(
-        "--shuffle",
-        type=lambda text: text.lower() not in ("0", "false", "no"),
-        nargs="?",
-        const=True,
-        default=True,
-        help="mix the list; default: %(default)s",
-    )
-    option("--no-shuffle", dest="shuffle", action="store_false", help="keep the order of the paths")
+    option("--shuffle", action=argparse.BooleanOptionalAction, default=True, help="mix the list")
     records = parser.add_argument_group("making records")
     option = records.add_argument
     option("--pass-through", action="store_true", help="store the files as they are")

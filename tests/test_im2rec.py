@@ -146,6 +146,14 @@ def test_a_failure_leaves_the_old_file(photos: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "x.idx", "x.lst", "x.rec"]
 
 
+def test_a_list_is_mixed_the_same_way_each_time_or_not_at_all(photos: Path, tmp_path: Path) -> None:
+    def paths(*options: str) -> list[str]:
+        assert main(["--list", "--recursive", *options, str(tmp_path / "x"), str(photos)]) == 0
+        return [p.path for p in read_list(tmp_path / "x.lst")]
+
+    assert paths("--no-shuffle") == sorted(paths()) and paths("--shuffle") == paths()
+
+
 def test_the_command_says_what_is_missing(photos: Path, tmp_path: Path) -> None:
     def stderr_of(*arguments: str) -> str:
         command = [sys.executable, "-m", "dmod.im2rec", *arguments]
