@@ -4,6 +4,9 @@ Each is a polynomial over a reduced range, after Cephes (Moshier, 1989), without
 LLVM turns a loop over it into vector instructions. No kernel allows LLVM to reorder sums: `lane_sum` adds
 in 64 fixed lanes instead, which gives the same bits on every CPU.
 
+numba keeps what it compiles by the file of the kernel, not of what the kernel calls: after a change here,
+delete the ``__pycache__`` beside.
+
 Measured for 10000 floats on one core of an AMD EPYC: `exp` 2.5 us, numpy's 3.6 us, the C library's 30 us.
 """
 

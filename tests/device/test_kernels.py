@@ -80,3 +80,17 @@ def test_rows_are_added_as_numpy_adds_them(width, request):
     compiled = gradient()
     request.getfixturevalue("without_numba")
     assert compiled == gradient()
+
+
+def test_a_compiler_that_fails_is_said_once_and_missed_by_nobody(monkeypatch, caplog):
+    def failing(*arrays):
+        raise RuntimeError("LLVM ERROR: out of registers")
+
+    monkeypatch.setattr("dmod.device.compiled.relu", failing)
+    compiled_kernels.cache_clear()
+    with caplog.at_level(logging.INFO, "dmod"):
+        assert np.isfinite(updated(0.9, 0)).all() and softmax(np.zeros(6))[0].shape == (6, 4)
+    assert caplog.text.count("out of registers") == 1
+    monkeypatch.undo()
+    compiled_kernels.cache_clear()
+    assert compiled_kernels() is not None
