@@ -8,15 +8,36 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO, Protocol
 
 from dmod_launch.job import Program, Remote
 from dmod_launch.output import LineRelay
 from dmod_launch.remote import header, remote_command
 
-__all__ = ["Child", "RemoteChild", "is_signal", "start_child"]
+__all__ = ["CHANNEL", "Child", "RemoteChild", "Running", "is_signal", "start_child"]
+
+CHANNEL = "DMOD_LAUNCH_CHANNEL"
+"""Names the descriptor of the socket over which a process exchanges messages with who has started it."""
+
+
+class Running(Protocol):
+    """What a supervisor needs of a process: a part of `subprocess.Popen`."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 def start_child(program: Program) -> Child:
@@ -35,22 +56,34 @@ class Child:
     Parameters
     ----------
     program : Program
+
+    Attributes
+    ----------
+    channel : Connection or None
+        Exchanges messages with the process, if its program has a channel.
     """
 
     def __init__(self, program: Program):
         self.program = program
+        self.channel: Connection | None = None
+        environment, theirs = program.environment, None
         lifeline, self._lifeline = os.pipe()
+        if program.channel:
+            ours, theirs = socket.socketpair()
+            self.channel = Connection(ours.detach())
+            environment = environment | {CHANNEL: str(theirs.fileno())}
         try:
             keeper = str(Path(__file__).with_name("keeper.py"))
             # -I and -S: nothing of the user's environment takes part, and it starts in 10 ms.
             command = [sys.executable, "-I", "-S", keeper, str(lifeline), *program.command]
-            self.process = subprocess.Popen(
+            self.process: Running = subprocess.Popen(
                 command,
-                env=program.environment,
+                env=environment,
+                cwd=program.directory or None,
                 stdin=subprocess.PIPE if program.role == "scheduler" else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[lifeline],
+                pass_fds=[lifeline, *([] if theirs is None else [theirs.fileno()])],
                 start_new_session=True,
             )
         except OSError:
@@ -58,6 +91,8 @@ class Child:
             raise
         finally:
             os.close(lifeline)
+            if theirs is not None:
+                theirs.close()
         self.ended_at: float | None = None
         self.relays: list[LineRelay] = []  # of its output, of its errors
 
@@ -81,7 +116,8 @@ class Child:
     @property
     def code(self) -> int:
         """Its exit status, 128 + n for signal n."""
-        code: int = self.process.returncode
+        code = self.process.returncode
+        assert code is not None
         return code if code >= 0 else 128 - code
 
     @property
@@ -111,7 +147,7 @@ class RemoteChild(Child):
     """
 
     def __init__(self, program: Program, remote: Remote):
-        self.program = program
+        self.program, self.channel = program, None
         lifeline, self._lifeline = os.pipe()
         try:
             self.process = subprocess.Popen(

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dmod.base import ClusterError, InvalidArgument
 from dmod.config import settings
 from dmod_launch.chaos import Saboteur
+from dmod_launch.child import Child, start_child
 from dmod_launch.hosts import read_hosts
 from dmod_launch.job import Program, programs
+from dmod_launch.ray_launch import RAY_ONLY, add_ray_options, launch, ray_options
 from dmod_launch.remote import SSH
 from dmod_launch.restart import Announcer, run_with_restarts
 from dmod_launch.ssh import SshOptions, ssh_programs
@@ -32,8 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--launcher",
         default="local",
-        choices=["local", "ssh"],
-        help="where the processes run: on this host (default), or on those of a hostfile, by ssh",
+        choices=["local", "ssh", "ray"],
+        help="where the processes run: on this host (default), on those of a hostfile, by ssh, or on a Ray "
+        "cluster",
     )
     parser.add_argument(
         "-H",
@@ -55,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         "--remote-python", default="", metavar="PATH", help="for ssh: the interpreter on the hosts"
     )
     parser.add_argument(
-        "--remote-dir", default="", metavar="DIR", help="for ssh: where COMMAND runs; default: here"
+        "--remote-dir",
+        default="",
+        metavar="DIR",
+        help="for ssh and ray: where COMMAND runs; default: here, or in a copy that Ray takes to its nodes",
     )
+    add_ray_options(parser)
     parser.add_argument(
         "--env",
         action="append",
@@ -109,15 +116,20 @@ def _extra(arguments: argparse.Namespace) -> dict[str, str]:
     return extra
 
 
+def _refuse(arguments: argparse.Namespace, launcher: str, *options: str) -> None:
+    """Refuse options that are for another launcher."""
+    for option in options:
+        if getattr(arguments, option):
+            raise InvalidArgument(f"--{option.replace('_', '-')} needs --launcher {launcher}")
+
+
 def _starter(
     arguments: argparse.Namespace, command: list[str], num_servers: int
 ) -> Callable[[int], list[Program]]:
     """What makes the processes of the job for its n-th restart."""
     workers, extra = arguments.num_workers, _extra(arguments)
     if arguments.launcher == "local":
-        for option in ("hostfile", "interface", "remote_python", "remote_dir"):
-            if getattr(arguments, option):
-                raise InvalidArgument(f"--{option.replace('_', '-')} needs --launcher ssh")
+        _refuse(arguments, "ssh", "hostfile", "interface", "remote_python", "remote_dir")
         return lambda restart: programs(
             command, workers, num_servers, os.environ, {**extra, "DMOD_RESTART": str(restart)}
         )
@@ -147,8 +159,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.chaos is not None and not arguments.chaos > 0:
         parser.error(f"--chaos {arguments.chaos:g}: expected seconds, more than 0")
     colour = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    say = Announcer(sys.stderr.buffer, colour)
+    saboteur = None
+    if arguments.chaos is not None:
+        saboteur = Saboteur(arguments.chaos, arguments.max_restarts, arguments.chaos_seed)
+
+    def supervise(timeout_s: float, at_once: bool, starter: Callable[[Program], Child]) -> Supervisor:
+        sinks = sys.stdout.buffer, sys.stderr.buffer
+        return Supervisor(timeout_s, *sinks, colour, at_once, saboteur, starter)
 
     try:
+        if arguments.launcher == "ray":
+            _refuse(arguments, "ssh", "hostfile", "interface", "remote_python")
+            extra = _extra(arguments)
+            timeout_s = settings(dict(os.environ) | extra).timeout_s
+            return launch(
+                arguments.address,
+                ray_options(arguments),
+                command,
+                arguments.num_workers,
+                num_servers,
+                os.environ,
+                extra,
+                lambda at_once, starter: supervise(timeout_s, at_once, starter),
+                arguments.max_restarts,
+                say,
+            )
+        _refuse(arguments, "ray", *RAY_ONLY)
         start = _starter(arguments, command, num_servers)
         first = start(0)
     except InvalidArgument as error:
@@ -157,14 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dmod-launch: {error}", file=sys.stderr)
         return 1
     timeout_s = settings(first[0].environment).timeout_s
-    saboteur = None
-    if arguments.chaos is not None:
-        saboteur = Saboteur(arguments.chaos, arguments.max_restarts, arguments.chaos_seed)
-
-    def supervise(at_once: bool) -> Supervisor:
-        return Supervisor(timeout_s, sys.stdout.buffer, sys.stderr.buffer, colour, at_once, saboteur)
-
-    return run_with_restarts(start, supervise, arguments.max_restarts, Announcer(sys.stderr.buffer, colour))
+    return run_with_restarts(
+        start, lambda at_once: supervise(timeout_s, at_once, start_child), arguments.max_restarts, say
+    )
 
 
 if __name__ == "__main__":

@@ -55,6 +55,10 @@ class Program:
         All of it; on another host, what is added to the environment there.
     remote : Remote or None
         The host that it runs on, if that is another one.
+    directory : str
+        Where it runs; '' for the launcher's.
+    channel : bool
+        Whether it exchanges messages with who has started it.
     """
 
     role: str
@@ -62,6 +66,8 @@ class Program:
     command: tuple[str, ...]
     environment: dict[str, str]
     remote: Remote | None = None
+    directory: str = ""
+    channel: bool = False
 
     @property
     def name(self) -> str:

@@ -10,8 +10,9 @@ import os
 import re
 import selectors
 import signal
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -68,6 +69,8 @@ class Supervisor:
         is going to be started again.
     saboteur : Saboteur, optional
         Kills one of the processes.
+    start : callable
+        Starts a program: here, on another host, or in an actor.
 
     Attributes
     ----------
@@ -83,13 +86,16 @@ class Supervisor:
         colour: bool,
         at_once: bool = False,
         saboteur: Saboteur | None = None,
+        start: Callable[[Program], Child] = start_child,
     ):
+        self._start_child = start
         self._timeout_s, self._at_once, self._saboteur = timeout_s, at_once, saboteur
         self._sinks = {"stdout": stdout, "stderr": stderr}
         self._colour = colour
         self._children: list[Child] = []
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
+        self._wake_up, self._waking = -1, threading.Lock()
         self._code = 0
         self._failed_at: float | None = None
         self.interrupted = False
@@ -112,9 +118,12 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
+        self._wake_up = writer
         caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-        before = {number: signal.signal(number, self._note_signal) for number in caught}
-        before_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        before, before_fd = {}, -1
+        if threading.current_thread() is threading.main_thread():  # others hear of no signal
+            before = {number: signal.signal(number, self._note_signal) for number in caught}
+            before_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._selector.register(reader, selectors.EVENT_READ, None)
         try:
             self._start(programs)
@@ -131,13 +140,23 @@ class Supervisor:
                 child.close_lifeline()
             for child in self._children:
                 child.process.wait()
-            signal.set_wakeup_fd(before_fd)
+            if before:
+                signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._selector.close()
+            with self._waking:
+                self._wake_up = -1
             os.close(reader)
             os.close(writer)
         return self._code
+
+    def interrupt(self) -> None:
+        """End all processes, as SIGTERM for the launcher does; from any thread."""
+        with self._waking:
+            self._signals.append(signal.SIGTERM)
+            if self._wake_up >= 0:
+                os.write(self._wake_up, b"\0")
 
     @property
     def failure(self) -> Failure | None:
@@ -150,7 +169,7 @@ class Supervisor:
 
     def _start(self, programs: Sequence[Program]) -> None:
         for program in programs:
-            child = start_child(program)
+            child = self._start_child(program)
             self._children.append(child)
             label = prefix(program.role, program.rank, self._colour)
             for name, pipe in (("stdout", child.process.stdout), ("stderr", child.process.stderr)):

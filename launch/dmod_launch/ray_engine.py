@@ -1,0 +1,183 @@
+"""Finds Ray, and a cluster of it: the package is imported here, and only when it is asked for.
+
+No more of Ray is started than a job needs: no dashboard, a small object store, no usage statistics.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dmod.base import ClusterError, InvalidArgument
+
+__all__ = ["cluster", "is_this_machine", "load_ray", "place"]
+
+OLDEST, NEWEST = (2, 44), (3, 0)
+"""Ray 2.44 gave `ray.tune` a configuration of its own; the next major version may change anything."""
+OBJECT_STORE_BYTES = 100 << 20
+"""Of a Ray that is started here: through it travel lines of output, never gradients."""
+WAIT_S = 60.0
+"""How long a job waits for its share of a cluster that others use too, or that grows."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without its warning
+}
+
+
+def load_ray() -> Any:
+    """The module `ray`.
+
+    Raises
+    ------
+    InvalidArgument
+        It is not installed, or of a version that does not fit.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise InvalidArgument(f"Ray cannot be imported ({error}): pip install 'dmod[ray]'") from None
+    check_version(ray.__version__)
+    return ray
+
+
+def check_version(version: str) -> None:
+    """Refuse a Ray that this package does not know.
+
+    Examples
+    --------
+    >>> check_version('2.60.0')
+    >>> check_version('1.13.0')
+    Traceback (most recent call last):
+    dmod.base.InvalidArgument: Ray 1.13.0 is installed; expected 2.44 or newer, below 3.0: ...
+    """
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if not OLDEST <= numbers < NEWEST:
+        raise InvalidArgument(
+            f"Ray {version} is installed; expected {OLDEST[0]}.{OLDEST[1]} or newer, below "
+            f"{NEWEST[0]}.{NEWEST[1]}: pip install 'dmod[ray]'"
+        )
+
+
+@contextmanager
+def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[tuple[Any, bool]]:
+    """Connect to a Ray cluster, or start one on this machine, for as long as the context lasts.
+
+    Parameters
+    ----------
+    address : str, optional
+        'auto' for the cluster that runs on this machine, ``ray://HOST:10001``, or ``HOST:6379``; default: the
+        one that this process is connected to, else ``RAY_ADDRESS``, else a new one.
+    num_cpus : int, optional
+        Of a new one; default: the processors of this machine.
+
+    Yields
+    ------
+    ray : module
+    is_own : bool
+        Whether it was started here, and so will not grow.
+
+    Raises
+    ------
+    ClusterError
+        There is none at the address.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        if address not in (None, "auto"):
+            raise InvalidArgument(
+                f"address={address!r}: this process is connected to a Ray cluster already; leave it out, or "
+                "call ray.shutdown() first"
+            )
+        yield ray, False
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == "local":
+        options |= {
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "num_cpus": num_cpus,
+        }
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ClusterError(f"Ray, at address {address!r}: {reason}") from None
+    try:
+        yield ray, address == "local"
+    finally:
+        ray.shutdown()
+
+
+def is_this_machine(ray: Any) -> bool:
+    """Whether all nodes of the cluster are on this machine."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    addresses = {node["NodeManagerAddress"] for node in nodes}
+    return len(addresses) == 1 and {node["NodeManagerHostname"] for node in nodes} == {socket.gethostname()}
+
+
+def place(
+    ray: Any,
+    bundles: Sequence[Mapping[str, float]],
+    strategy: str,
+    wait_s: float,
+    say: Callable[[str], None],
+) -> Any:
+    """Reserve resources: a placement group with all of `bundles`.
+
+    Parameters
+    ----------
+    ray : module
+    bundles : sequence of mapping
+        Such as ``{'CPU': 1}``, one per process that takes resources.
+    strategy : str
+        'SPREAD', 'PACK', 'STRICT_SPREAD' or 'STRICT_PACK'.
+    wait_s : float
+        How long to wait for them.
+    say : callable
+        Tells the user that the job waits.
+
+    Raises
+    ------
+    ClusterError
+        They have not come; says what was asked, what there is, and how long that was waited for.
+    """
+    group = ray.util.placement_group([dict(bundle) for bundle in bundles], strategy=strategy)
+    deadline = time.monotonic() + wait_s
+    try:
+        if group.wait(min(wait_s, 2.0)):
+            return group
+        if wait_s > 2.0:
+            say(f"waiting up to {wait_s:g} s for resources: {_compared(ray, bundles)}")
+            if group.wait(max(0.0, deadline - time.monotonic())):
+                return group
+        raise ClusterError(
+            f"too few resources: {_compared(ray, bundles)}; waited {wait_s:g} s. Ask for less "
+            "(-n, --cpus-per-worker, --gpus-per-worker), add nodes, or wait longer (--wait-resources S)"
+        )
+    except BaseException:
+        ray.util.remove_placement_group(group)
+        raise
+
+
+def _compared(ray: Any, bundles: Sequence[Mapping[str, float]]) -> str:
+    """What is asked, and what there is."""
+    kinds = sorted({kind for bundle in bundles for kind in bundle})
+    total, free = ray.cluster_resources(), ray.available_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    texts = []
+    for kind in kinds:
+        parts = [bundle[kind] for bundle in bundles if bundle.get(kind)]
+        texts.append(
+            f"asked for {sum(parts):g} {kind} ({' + '.join(f'{part:g}' for part in parts)}), there are "
+            f"{total.get(kind, 0):g} on {nodes} node{'s' * (nodes != 1)}, {free.get(kind, 0):g} of them free"
+        )
+    return "; ".join(texts)
