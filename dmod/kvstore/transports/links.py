@@ -164,7 +164,7 @@ class Link:
     # ---- receiving
 
     def receive(self) -> list[list[Frame]]:
-        """The messages that have come.
+        """Messages that have come: all those that one read has completed, so that few are in memory at once.
 
         Raises
         ------
@@ -172,11 +172,9 @@ class Link:
             The peer does not keep to the protocol.
         """
         messages: list[list[Frame]] = []
-        while not self.closed and self._fill():
+        while not messages and not self.closed and self._fill():
             while (packet := self._next_packet()) is not None:
                 messages.append(self._frames(*packet))
-            if not self._filled and self._large is None:
-                break  # most likely there is no more
         return messages
 
     def _fill(self) -> bool:
