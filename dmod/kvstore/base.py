@@ -1,87 +1,29 @@
 """`KVStore`: the arrays that devices and workers share, by key; and `create`, which makes one by name.
 
-This file has the part that all stores have in common: what a key and a value may be, and the names of
-the kinds of stores. It moves no data.
+This file has the part that all stores have in common. It moves no data.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from dmod.base import InvalidArgument, KVStoreError
 from dmod.config import settings
 from dmod.context import num_gpus
-from dmod.device import to_host
+from dmod.kvstore.checks import Pairs, arrays_of, dense_pairs, take_rows
+from dmod.kvstore.kinds import KVStoreType
 from dmod.kvstore.messages import Key
 from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import NDArray, zeros
 from dmod.ndarray.sparse_array import RowSparseNDArray
 from dmod.optimizer import Optimizer, OptimizerStates
-from dmod.registry import nearest
 
-__all__ = ["KVStore", "KVStoreBase", "KVStoreType", "Pairs", "create"]
-
-Pairs: TypeAlias = list[tuple[Key, list[NDArray]]]
-"""Keys, each with its arrays: one per device."""
-
-_LOCAL = ("local", "local_update_cpu", "local_allreduce_cpu")
-_DEVICE = ("device", "local_allreduce_device", "nccl")
-_SYNC = ("dist", "dist_sync", "dist_device", "dist_device_sync", "dist_sync_device")
-_ASYNC = ("dist_async", "dist_device_async", "dist_async_device")
-_ALL = (*_LOCAL, *_DEVICE, *_SYNC, *_ASYNC)
-
-
-@dataclass(frozen=True)
-class KVStoreType:
-    """What the name of a kind of store says.
-
-    Attributes
-    ----------
-    name : str
-        The name, in lower case.
-    distributed : bool
-        Shared between worker processes, through servers; else within this process.
-    on_device : bool
-        Sums over this process's devices are taken on the devices.
-    asynchronous : bool
-        Each worker's push is applied when it arrives, and nobody waits for the others.
-    """
-
-    name: str
-    distributed: bool
-    on_device: bool
-    asynchronous: bool = False
-
-    @classmethod
-    def parse(cls, name: str) -> KVStoreType:
-        """Read a name such as 'dist_sync'.
-
-        Raises
-        ------
-        InvalidArgument
-            There is no such kind.
-
-        Examples
-        --------
-        >>> KVStoreType.parse('dist_device_sync')
-        KVStoreType(name='dist_device_sync', distributed=True, on_device=True)
-        """
-        if not isinstance(name, str):
-            raise InvalidArgument(
-                f"kvstore.create({name!r}): expected a name such as 'local', got {type(name).__name__}"
-            )
-        lower = name.strip().lower()
-        if lower not in _ALL:
-            hint = nearest(lower, _ALL) or "; known: 'local', 'device', 'nccl', 'dist_sync', 'dist_async'"
-            raise InvalidArgument(f"kvstore.create({name!r}): unknown kind of store{hint}")
-        on_device = "device" in lower or lower == "nccl"
-        return cls(lower, lower in (*_SYNC, *_ASYNC), on_device, lower in _ASYNC)
+__all__ = ["KVStore", "KVStoreBase", "KVStoreType", "create"]
 
 
 class KVStoreBase:
@@ -207,7 +149,7 @@ class KVStore(KVStoreBase):
         InvalidArgument
             The key has been initialised, or the value is not one array.
         """
-        pairs = _dense(self._pairs("init", key, value))
+        pairs = dense_pairs(self._pairs("init", key, value))
         for k, values in pairs:
             if len(values) != 1:
                 raise InvalidArgument(f"init({k!r}): expected one value per key, got {len(values)}")
@@ -231,7 +173,7 @@ class KVStore(KVStoreBase):
         InvalidArgument
             A value does not have the key's shape or dtype.
         """
-        self._push(_dense(self._pairs("push", key, value)), priority)
+        self._push(dense_pairs(self._pairs("push", key, value)), priority)
 
     def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
         """Copy the values of the keys into `out`, after what this worker has pushed.
@@ -255,7 +197,7 @@ class KVStore(KVStoreBase):
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """`push` and then `pull`, in half the time; `out` defaults to `value`."""
-        values = _dense(self._pairs("pushpull", key, value))
+        values = dense_pairs(self._pairs("pushpull", key, value))
         outs = values if out is None else self._pairs("pushpull", key, out)
         self._pushpull(values, outs, priority)
 
@@ -297,7 +239,7 @@ class KVStore(KVStoreBase):
         self._pull(wholes, priority)
         of_key = [whole[0] for (_, arrays), (_, whole) in zip(pairs, wholes, strict=True) for _ in arrays]
         for o, whole, rows in zip(outs, of_key, ids, strict=True):
-            _take_rows(f"row_sparse_pull({key!r})", o, whole, rows)
+            take_rows(f"row_sparse_pull({key!r})", o, whole, rows)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         """From now on send gradients in fewer bytes.
@@ -511,7 +453,7 @@ class KVStore(KVStoreBase):
             k = known.get(one) if type(one) is str else None
             if k is None:
                 k = self._checked_key(call, one)
-            found = [arrays] if type(arrays) is kind else _arrays(call, k, arrays)
+            found = [arrays] if type(arrays) is kind else arrays_of(call, k, arrays)
             if k in pairs:
                 pairs[k] += found
             else:
@@ -532,88 +474,6 @@ class KVStore(KVStoreBase):
             raise InvalidArgument(f"{call}({key!r}): mixed key types: this store's other keys are {kinds}")
         self._checked_keys[key] = key
         return key  # type: ignore[no-any-return]
-
-
-def _dense(pairs: Pairs) -> Pairs:
-    """Values as dense arrays, which is how stores keep them."""
-    return [(k, [v if type(v) is NDArray else v._dense() for v in values]) for k, values in pairs]
-
-
-def _take_rows(call: str, out: Any, whole: NDArray, rows: Any) -> None:
-    """Set `out` to some rows of a dense array."""
-    wanted = np.unique(to_host(rows._data) if isinstance(rows, NDArray) else np.asarray(rows)).astype(
-        np.int64
-    )
-    if wanted.size and not 0 <= wanted[0] <= wanted[-1] < whole.shape[0]:
-        raise InvalidArgument(f"{call}: rows {wanted[0]} to {wanted[-1]} of {whole.shape[0]}")
-    out._set(to_host(whole._data)[wanted], [wanted])
-
-
-def check_new_flat(
-    name: str, mode: str, known: Container[Any], layout: FlatLayout, weights: Sequence[np.ndarray]
-) -> None:
-    """Raise `InvalidArgument` for what `init_flat` cannot register."""
-    if mode not in ("update", "sum"):
-        raise InvalidArgument(f"init_flat({name!r}): mode {mode!r}, expected 'update' or 'sum'")
-    if name in known:
-        raise InvalidArgument(f"init_flat({name!r}): the name has been initialised already")
-    check_buffers(f"init_flat({name!r})", weights, layout)
-
-
-def check_buffers(
-    call: str, buffers: Sequence[np.ndarray], layout: FlatLayout, count: int | None = None
-) -> None:
-    """Raise `InvalidArgument` unless these are `count` flat buffers of `layout`."""
-    if len(buffers) != count if count is not None else not buffers:
-        raise InvalidArgument(f"{call}: {len(buffers)} buffers, expected {count or 'one or more'}")
-    for buffer in buffers:
-        if buffer.shape != (layout.size,) or buffer.dtype != layout.dtype:
-            raise InvalidArgument(
-                f"{call}: buffer {buffer.shape} {buffer.dtype}, "
-                f"the layout has ({layout.size},) {layout.dtype}"
-            )
-
-
-def add_states(states: OptimizerStates, entries: dict[int | str, Any], name: str) -> None:
-    """Add the states of one flat buffer, whose numbers must be its own.
-
-    Raises
-    ------
-    KVStoreError
-        They are those of another one too.
-    """
-    if both := states.entries.keys() & entries.keys():
-        raise KVStoreError(
-            f"get_optimizer_states: {name!r} and another flat buffer both have an array number "
-            f"{min(both, key=str)}: several modules share this store; save the states through each module"
-        )
-    states.entries.update(entries)
-
-
-def check_value(call: str, array: NDArray | np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
-    """Raise `InvalidArgument` if a pushed array does not fit its key."""
-    if array.shape != shape:
-        raise InvalidArgument(f"{call}: shape {array.shape}, initialised as {shape}")
-    if np.dtype(array.dtype) != dtype:
-        raise InvalidArgument(f"{call}: dtype {np.dtype(array.dtype)}, initialised as {np.dtype(dtype)}")
-
-
-def check_out(call: str, out: NDArray, shape: tuple[int, ...]) -> None:
-    """Raise `InvalidArgument` if a value does not fit where it shall go."""
-    if out.shape != shape:
-        raise InvalidArgument(f"{call}: out has shape {out.shape}, the key was initialised as {shape}")
-
-
-def _arrays(call: str, key: Key, value: Any) -> list[NDArray]:
-    arrays = list(value) if isinstance(value, (list, tuple)) else [value]
-    for array in arrays:
-        if not isinstance(array, NDArray):
-            raise InvalidArgument(
-                f"{call}({key!r}): expected NDArray, or a list of them, got {type(array).__name__}"
-            )
-    if not arrays:
-        raise InvalidArgument(f"{call}({key!r}): expected at least one NDArray, got an empty list")
-    return arrays
 
 
 def create(name: str = "local") -> KVStore:

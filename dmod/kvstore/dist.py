@@ -12,16 +12,8 @@ import numpy as np
 from dmod.base import ClusterError, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
 from dmod.config import settings
 from dmod.device import copy, to_host
-from dmod.kvstore.base import (
-    KVStore,
-    KVStoreType,
-    Pairs,
-    add_states,
-    check_buffers,
-    check_new_flat,
-    check_out,
-    check_value,
-)
+from dmod.kvstore.base import KVStore, KVStoreType
+from dmod.kvstore.checks import Pairs, add_states, check_buffers, check_new_flat, check_out, check_value
 from dmod.kvstore.client import Client
 from dmod.kvstore.client_state import PieceStates
 from dmod.kvstore.compression import Compression, Compressor

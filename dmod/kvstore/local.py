@@ -10,16 +10,8 @@ import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError, UnknownKeyError
 from dmod.device import Backend, backend_of, copy, to_host
-from dmod.kvstore.base import (
-    KVStore,
-    KVStoreType,
-    Pairs,
-    add_states,
-    check_buffers,
-    check_new_flat,
-    check_out,
-    check_value,
-)
+from dmod.kvstore.base import KVStore, KVStoreType
+from dmod.kvstore.checks import Pairs, add_states, check_buffers, check_new_flat, check_out, check_value
 from dmod.kvstore.compression import Compression, Compressor
 from dmod.kvstore.messages import Key
 from dmod.kvstore.reduce import DeviceSum
