@@ -83,8 +83,9 @@ def train(
     """Run `Module.fit` for ever; the callbacks keep time, and end it by raising."""
     mx = importlib.import_module(system)
     if system == "dmod":
-        # Others have their code generator once they are imported; here it is loaded with the first kernel.
+        # Others have their code generator and oneDNN once they are imported; here they come when needed.
         importlib.import_module("dmod.device.kernels").compiled_kernels()
+        importlib.import_module("dmod.device.onednn").onednn()
     is_lstm = work.kind == "lstm"
     metric = mx.metric.Perplexity(None) if is_lstm else mx.metric.Accuracy()
     data, label = make_data()

@@ -10,8 +10,8 @@ Each system has its own process for each workload and number of threads. They al
 one after the other. A figure is the median over the rounds of a round's mean step; the ratio is a system's
 figure over dmod's, so above 1 dmod is faster. The limit is what the step's matrix products alone would take
 at the speed at which numpy multiplies large matrices, measured in the same rounds. Memory is the peak of the
-process less what it held when all was imported, code generators included, and the data made; the JSON has the
-whole process's as `process_mb`.
+process less what it held when all was imported, code generators and libraries included, and the data made;
+the JSON has the whole process's as `process_mb`.
 
 Settings of BLAS and OpenMP in the shell are set aside. Systems that aren't installed are left out with a
 word: `make oracle` and `make peers` install them.
