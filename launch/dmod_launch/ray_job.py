@@ -126,7 +126,18 @@ class RayJob:
 
     def _check(self) -> None:
         """Complain about what the user has set before anything starts."""
-        programs(self._command, *self._shape, self._inherited, self._extra)
+        self._listed({}, None)
+
+    def _listed(self, more: Mapping[str, str], threads: int | None) -> list[Program]:
+        """The programs, as they would be on this host; a worker that needs no servers is alone."""
+        extra = {**self._extra, **more}
+        workers, servers = self._shape
+        if (workers, servers) != (1, 0) or not self._channel:
+            return programs(self._command, workers, servers, self._inherited, extra, threads=threads)
+        environment = {k: v for k, v in self._inherited.items() if not k.startswith("DMLC_")}
+        environment.setdefault("PYTHONUNBUFFERED", "1")
+        environment.setdefault("DMOD_NUM_THREADS", str(threads or 1))
+        return [Program("worker", 0, self._command, environment | extra)]
 
     # ---- starting
 
@@ -223,14 +234,13 @@ class RayJob:
     def _programs(self, found: Mapping[str, Mapping[str, Any]], more: Mapping[str, str]) -> list[Program]:
         addresses = {there["address"] for there in found.values()}
         is_one_host = len(addresses) == 1 and len({there["host"] for there in found.values()}) == 1
-        root = "127.0.0.1" if is_one_host else str(found["scheduler"]["address"])
+        lead = "scheduler" if "scheduler" in found else "worker 0"
+        root = "127.0.0.1" if is_one_host else str(found[lead]["address"])
         per_host = Counter(there["host"] for name, there in found.items() if name.startswith("worker"))
         cores = {there["host"]: int(there["cores"]) for there in found.values()}
         threads = max(1, min(cores[host] // count for host, count in per_host.items()))
-        scheduler = self._actors["scheduler"]
-        port = self._ray.get(scheduler.free_port.remote(root), timeout=_START_S)
-        extra = {**self._extra, **more}
-        listed = programs(self._command, *self._shape, self._inherited, extra, threads=threads)
+        port = self._ray.get(self._actors[lead].free_port.remote(root), timeout=_START_S)
+        listed = self._listed(more, threads)
         if not is_one_host and not settings(listed[0].environment).insecure_network:
             raise ClusterError(
                 f"the job runs on {len(addresses)} nodes ({', '.join(sorted(addresses))}), and whoever "
@@ -250,7 +260,7 @@ class RayJob:
                 for name, value in environment.items()
                 if name in self._extra or (name.startswith(_SHIPPED) and name != "PYTHONPATH")
             }
-        own = {"DMLC_PS_ROOT_URI": root, "DMLC_PS_ROOT_PORT": str(port)}
+        own = {"DMLC_PS_ROOT_URI": root, "DMLC_PS_ROOT_PORT": str(port)} if self._shape[1] else {}
         if not is_one_host:
             own["DMLC_NODE_HOST"] = str(there["address"])
         command = program.command
