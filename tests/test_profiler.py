@@ -36,7 +36,8 @@ def spans(path: Path) -> list[dict[str, Any]]:
     return [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
 
 
-def test_steps_are_recorded_with_operator_and_node(trace: Path) -> None:
+def test_steps_are_recorded_with_operator_and_node(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMOD_PASSES", "none")
     executor = network().simple_bind(mx.cpu(), data=(2, 4))
     executor.forward(is_train=True)
     profiler.set_config(profile_symbolic=True)
@@ -102,7 +103,16 @@ def test_store_operations_are_recorded_with_their_keys(trace: Path) -> None:
     assert found == {f"KVStore.{n}": {"key": "w", "store": "local"} for n in ("init", "push", "pull")}
 
 
-def test_training_with_a_store_is_recorded_whole(trace: Path) -> None:
+def test_a_joined_step_has_the_name_of_its_last_node(trace: Path) -> None:
+    profiler.set_state("run")
+    network().simple_bind(mx.cpu(), data=(2, 4)).forward(is_train=True)
+    profiler.dump()
+    found = [(e["name"], e["args"].get("node")) for e in spans(trace)]
+    assert ("_fused_fully_connected_activation", "relu1") in found and ("SoftmaxOutput", "softmax") in found
+
+
+def test_training_with_a_store_is_recorded_whole(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMOD_PASSES", "none")
     data = mx.io.NDArrayIter(np.ones((8, 4)), np.zeros(8), batch_size=4)
     profiler.set_state("run")
     module = mx.mod.Module(network(), context=[mx.cpu(0), mx.cpu(1)])
