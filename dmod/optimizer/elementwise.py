@@ -23,14 +23,14 @@ class CompiledStep(NamedTuple):
     ----------
     kernel : str
         Its name in `dmod.device.compiled_optimizers`.
-    rates : list of tuple of float
+    rates : sequence of tuple of float
         For each range of the buffer what follows from its learning rate and weight decay.
     numbers : tuple of float
         What holds for all.
     """
 
     kernel: str
-    rates: list[tuple[float, ...]]
+    rates: Sequence[tuple[float, ...]]
     numbers: tuple[float, ...]
 
 

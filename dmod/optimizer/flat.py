@@ -52,7 +52,7 @@ def supports_flat(optimizer: Optimizer) -> bool:
 
 
 @cache
-def _has_compiled_step(kind: type) -> bool:
+def _has_compiled_step(kind: Any) -> bool:
     """Whether `compiled_step` computes what `step` does: the class that defines the one defines the other."""
     return next(("compiled_step" in c.__dict__ for c in kind.__mro__ if "step" in c.__dict__), False)
 
@@ -73,7 +73,8 @@ def _compiled(
     t: int,
 ) -> _Compiled | None:
     """The kernel for float32 gradients of these arrays, if there is one; each range has its rates."""
-    if not _has_compiled_step(type(optimizer)) or kernels_for(weight, *states) is None:
+    kind: Any = type(optimizer)
+    if not _has_compiled_step(kind) or kernels_for(weight, *states) is None:
         return None
     found = optimizer.compiled_step(rates, t)
     if found is None or optimizer.flat_states() != len(states):
