@@ -3,9 +3,11 @@
     python benchmarks/scaling.py [--rounds 7] [--models "small MLP" ...] [--json FILE]
 
 A *share* is the samples per second of the workers that train together over those of as many processes
-that train at the same time, each for itself: 1 would be sharing for nothing. Both run in turns, with one
-thread each, through `Module.fit`, or DistributedDataParallel over gloo. With more cores than workers the
-server has one to itself; on two cores it takes its time from the workers.
+that train at the same time, each for itself: 1 would be sharing for nothing. A *gain* is the same over
+MXNet's single process (or the system's own, without MXNet), which has the machine to itself and as many
+threads as it likes. All run in turns, through `Module.fit`, or DistributedDataParallel over gloo; workers
+that share the machine have one thread each. With more cores than workers the server has one to itself; on
+two cores it takes its time from the workers.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def pythons(only_dmod: bool) -> dict[str, str]:
     return found
 
 
-def jobs_of(system: str, python: str, model: str, args: argparse.Namespace) -> tuple[Job, Job]:
-    """The job that trains together, and the independent processes."""
+def jobs_of(system: str, python: str, model: str, args: argparse.Namespace) -> dict[str, Job]:
+    """The job that trains together, the independent processes, and the single one."""
     workers, together = args.workers, [WORKER, system, model, "together"]
     if system == "torch":
         job = gloo_job("torch together", python, together, workers, 1)
@@ -50,8 +52,12 @@ def jobs_of(system: str, python: str, model: str, args: argparse.Namespace) -> t
         job = parameter_server_job(
             f"{system} together", python, system, together, workers, args.servers, 1, **settings
         )
-    alone = [([python, WORKER, system, model, "alone"], environment(1))] * workers
-    return job, Job(f"{system} alone", [], alone)
+    command = [python, WORKER, system, model, "alone"]
+    return {
+        "together": job,
+        "alone": Job(f"{system} alone", [], [(command, environment(1))] * workers),
+        "single": Job(f"{system} single", [], [(command, environment(None))]),
+    }
 
 
 def samples_per_s(job: Job, model: str, batches: int) -> float:
@@ -60,26 +66,38 @@ def samples_per_s(job: Job, model: str, batches: int) -> float:
     return sum(samples / answer["seconds"] for answer in job.ask(batches=batches))
 
 
-def measure(system: str, python: str, model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Both jobs in turns; medians, and the median of the shares of the single rounds."""
+def measure(model: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """All jobs of all systems in turns; medians over the rounds, of ratios those of the single rounds."""
     with contextlib.ExitStack() as stack:
-        jobs = [stack.enter_context(job) for job in jobs_of(system, python, model, args)]
-        counts = []
-        for job in jobs:
+        jobs = {
+            (system, kind): stack.enter_context(job)
+            for system, python in pythons(args.only_dmod).items()
+            for kind, job in jobs_of(system, python, model, args).items()
+        }
+        counts = {}
+        for key, job in jobs.items():
             samples_per_s(job, model, 8)  # warms up
-            rate = samples_per_s(job, model, 8) / args.workers / MODELS[model][1]
-            counts.append(args.batches or max(8, int(rate * BURST_S)))
-        runs = [
-            [samples_per_s(job, model, count) for job, count in zip(jobs, counts, strict=True)]
-            for _ in range(args.rounds)
-        ]
-    together, alone = zip(*runs, strict=True)
-    return {
-        "together": round(statistics.median(together)),
-        "alone": round(statistics.median(alone)),
-        "share": round(statistics.median(a / b for a, b in runs), 3),
-        "shares": [round(a / b, 3) for a, b in runs],
-    }
+            rate = samples_per_s(job, model, 8) / MODELS[model][1]
+            rate /= 1 if key[1] == "single" else args.workers
+            counts[key] = args.batches or max(8, int(rate * BURST_S))
+        runs: dict[tuple[str, str], list[float]] = {key: [] for key in jobs}
+        for _ in range(args.rounds):
+            for key, job in jobs.items():
+                runs[key].append(samples_per_s(job, model, counts[key]))
+    systems = dict.fromkeys(system for system, _ in jobs)
+    return {system: summary(runs, system, "mxnet" if "mxnet" in systems else system) for system in systems}
+
+
+def summary(runs: dict[tuple[str, str], list[float]], system: str, peer: str) -> dict[str, Any]:
+    """The figures of one system."""
+
+    def over(other: list[float]) -> float:
+        pairs = zip(runs[system, "together"], other, strict=True)
+        return round(statistics.median(a / b for a, b in pairs), 3)
+
+    kinds = ("together", "alone", "single")
+    medians = {kind: round(statistics.median(runs[system, kind])) for kind in kinds}
+    return {**medians, "share": over(runs[system, "alone"]), "gain": over(runs[peer, "single"])}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,9 +117,8 @@ def main() -> None:
     args = parser().parse_args()
     results: dict[str, dict[str, Any]] = {}
     for model in args.models:
-        for system, python in pythons(args.only_dmod).items():
-            results.setdefault(model, {})[system] = measure(system, python, model, args)
-            print(f"{model}, {system}: done", file=sys.stderr)
+        results[model] = measure(model, args)
+        print(f"{model}: done", file=sys.stderr)
     result = {
         "benchmark": "scaling: workers that train together over as many independent processes",
         "workers": args.workers,
@@ -113,10 +130,13 @@ def main() -> None:
     if args.json:
         Path(args.json).write_text(text + "\n")
     print(text)
-    print(f"\n{'samples/s':20}{'together':>12}{'alone':>12}{'share':>8}")
+    print(f"\n{'samples/s':20}{'together':>10}{'alone':>10}{'share':>8}{'single':>10}{'gain':>8}")
     for model, systems in results.items():
         for system, row in systems.items():
-            print(f"{model + ', ' + system:20}{row['together']:12}{row['alone']:12}{row['share']:8.2f}")
+            print(
+                f"{model + ', ' + system:20}{row['together']:10}{row['alone']:10}{row['share']:8.2f}"
+                f"{row['single']:10}{row['gain']:8.2f}"
+            )
 
 
 if __name__ == "__main__":
