@@ -12,18 +12,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dmod_launch.ray_fit import RayCluster, fit
     from dmod_launch.ray_job import RayOptions
+    from dmod_launch.sweep_results import SweepResult
+    from dmod_launch.sweeping import sweep
     from dmod_launch.training import Context, get_context, report, reporting
 
-__all__ = ["Context", "RayCluster", "RayOptions", "fit", "get_context", "report", "reporting"]
+__all__ = [
+    "Context",
+    "RayCluster",
+    "RayOptions",
+    "SweepResult",
+    "fit",
+    "get_context",
+    "report",
+    "reporting",
+    "sweep",
+]
 
 _HOMES = {
     "Context": "training",
     "RayCluster": "ray_fit",
     "RayOptions": "ray_job",
+    "SweepResult": "sweep_results",
     "fit": "ray_fit",
     "get_context": "training",
     "report": "training",
     "reporting": "training",
+    "sweep": "sweeping",
 }
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     set_context(
         Context(rank, job.num_workers, given["directory"], given["keep"], given["waits"], channel=channel)
     )
-    function, config = pickle.loads(given["function"])
+    function, config = pickle.loads(given["function"]), pickle.loads(given["config"])
     value = function(config)
     if rank == 0:
         exchange({"kind": "value", "value": _packed(value)})

@@ -9,7 +9,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -22,7 +22,7 @@ from dmod_launch.ray_job import RayJob, RayOptions
 from dmod_launch.restart import Announcer, run_with_restarts
 from dmod_launch.supervisor import Failure, Supervisor
 
-__all__ = ["FunctionJob", "Report", "shipped", "text_sink"]
+__all__ = ["FunctionJob", "Report", "Shipped", "shipped", "text_sink"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,28 @@ def text_sink(name: str) -> BinaryIO:
     return cast(BinaryIO, _TextSink(name))
 
 
-def shipped(function: Callable[..., Any], config: Any) -> bytes:
-    """A function and its configuration, as bytes for another process.
+@dataclass(frozen=True)
+class Shipped:
+    """A function and its configuration, as bytes for other processes; nobody else unpacks them.
+
+    Attributes
+    ----------
+    function, config : bytes
+    path : tuple of str
+        Where modules are found here, and perhaps there.
+    """
+
+    function: bytes
+    config: bytes
+    path: tuple[str, ...]
+
+    def configured(self, config: Any) -> Shipped:
+        """The same function with another configuration."""
+        return replace(self, config=importlib.import_module("ray.cloudpickle").dumps(config))
+
+
+def shipped(function: Callable[..., Any], config: Any) -> Shipped:
+    """Make a function and its configuration ready for other processes.
 
     Raises
     ------
@@ -75,7 +95,8 @@ def shipped(function: Callable[..., Any], config: Any) -> bytes:
         raise InvalidArgument(f"train_fn: expected a function of the configuration, got {function!r}")
     cloudpickle = importlib.import_module("ray.cloudpickle")
     try:
-        return cast(bytes, cloudpickle.dumps((function, config)))
+        path = tuple(entry for entry in sys.path if entry and Path(entry).is_dir())
+        return Shipped(cloudpickle.dumps(function), cloudpickle.dumps(config), path)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise InvalidArgument(
@@ -109,8 +130,7 @@ class FunctionJob:
     ----------
     ray : module
     options : RayOptions
-    function : bytes
-        From `shipped`.
+    function : Shipped
     num_workers, num_servers : int
         One worker without servers is a process beside this one, unless `options` ask for resources through
         Ray: then in an actor.
@@ -134,7 +154,7 @@ class FunctionJob:
         self,
         ray: Any,
         options: RayOptions,
-        function: bytes,
+        function: Shipped,
         num_workers: int,
         num_servers: int,
         directory: Path,
@@ -187,11 +207,12 @@ class FunctionJob:
     def _payload(self) -> bytes:
         return pickle.dumps(
             {
-                "function": self._function,
+                "function": self._function.function,
+                "config": self._function.config,
+                "path": self._function.path,
                 "directory": self._directory,
                 "keep": self._keep,
                 "waits": self._waits,
-                "path": [entry for entry in sys.path if entry and Path(entry).is_dir()],
             }
         )
 

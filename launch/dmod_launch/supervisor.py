@@ -30,6 +30,8 @@ TERM_S, KILL_S = 1.5, 1.5
 """From SIGINT to SIGTERM, and from SIGTERM to SIGKILL: together within the 5 s that Ctrl-C may take."""
 DRAIN_S = 1.0
 """How long to wait for the end of the output of a process that has ended."""
+POLL_S = 0.05
+"""How often to look after processes outside of the main thread, which alone hears that one has ended."""
 SAME_FAILURE_S = 1.0
 """Failures within this time count as one: which of them was noticed first is chance."""
 
@@ -95,6 +97,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
+        self._hears_signals = True
         self._wake_up, self._waking = -1, threading.Lock()
         self._code = 0
         self._failed_at: float | None = None
@@ -121,7 +124,8 @@ class Supervisor:
         self._wake_up = writer
         caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
         before, before_fd = {}, -1
-        if threading.current_thread() is threading.main_thread():  # others hear of no signal
+        self._hears_signals = threading.current_thread() is threading.main_thread()
+        if self._hears_signals:
             before = {number: signal.signal(number, self._note_signal) for number in caught}
             before_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._selector.register(reader, selectors.EVENT_READ, None)
@@ -140,7 +144,7 @@ class Supervisor:
                 child.close_lifeline()
             for child in self._children:
                 child.process.wait()
-            if before:
+            if self._hears_signals:
                 signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -192,6 +196,8 @@ class Supervisor:
             wait_s = max(0.0, self._ending[0][0] - now)
         elif self._saboteur is not None:
             wait_s = self._saboteur.due_in(now)
+        if not self._hears_signals:
+            wait_s = POLL_S if wait_s is None else min(wait_s, POLL_S)
         for key, _ in self._selector.select(wait_s):
             if key.data is None:
                 os.read(wakeups, 4096)

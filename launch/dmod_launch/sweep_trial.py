@@ -1,0 +1,165 @@
+"""A trial of a sweep: one training, as Ray Tune stops, pauses and resumes it, from dmod's checkpoints.
+
+The training runs in processes of its own and waits after every epoch until Tune has heard of it. A trial of
+one worker runs beside its actor; one of several is a job in the placement group of the trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import queue
+import shutil
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dmod.base import ClusterError
+from dmod_launch.function_job import FunctionJob, Report, Shipped
+from dmod_launch.ray_job import RayOptions
+
+__all__ = ["TrialMixin", "TrialSettings", "trial_class"]
+
+_STATE = "trial.json"
+_END_S = 10.0
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep share.
+
+    Attributes
+    ----------
+    function : Shipped
+    num_workers, num_servers : int
+    options : RayOptions
+    directory : Path
+        Of the sweep; each trial has one below it.
+    threads : int
+        Of each worker.
+    """
+
+    function: Shipped
+    num_workers: int
+    num_servers: int
+    options: RayOptions
+    directory: Path
+    threads: int
+
+
+class TrialMixin:
+    """The methods that Ray's `tune.Trainable` calls; see there when."""
+
+    trial_id: str
+
+    def setup(self, config: dict[str, Any], settings: TrialSettings) -> None:
+        """Make ready to train; starts nothing."""
+        self._given, self._settings = config, settings
+        self._directory = settings.directory / "trials" / self.trial_id
+        # A trial that Tune starts again goes on from what Tune gives it, or from the beginning.
+        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._job: FunctionJob | None = None
+        self._thread: threading.Thread | None = None
+        self._log: BinaryIO | None = None
+        self._said: queue.Queue[Report | BaseException | None] = queue.Queue()
+        self._go_on = threading.Semaphore(0)
+        self._is_waited_for = False
+        self._epoch = -1  # the last one that Tune has heard of
+        self._checkpoint: int | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Train for another epoch."""
+        if self._job is None:
+            self._begin()
+        while True:
+            if self._is_waited_for:
+                self._is_waited_for = False
+                self._go_on.release()
+            said = self._said.get()
+            if said is None:
+                return {"__duplicate__": True, "done": True}
+            if isinstance(said, BaseException):
+                raise said
+            self._is_waited_for = True
+            self._checkpoint = said.checkpoint
+            epoch = self._epoch + 1 if said.epoch is None else said.epoch
+            if epoch > self._epoch:  # else Tune has heard of it, before the trial was cut short
+                self._epoch = epoch
+                return {**said.metrics, "epoch": epoch}
+
+    def _begin(self) -> None:
+        settings = self._settings
+        options, ray = settings.options, importlib.import_module("ray")
+        is_alone = settings.num_workers == 1 and settings.num_servers == 0
+        if not is_alone:
+            options = replace(options, group=ray.util.get_current_placement_group())
+        self._log = open(self._directory / "output.log", "ab", buffering=0)  # noqa: SIM115  (for the trial)
+        self._job = FunctionJob(
+            ray,
+            options,
+            settings.function.configured(self._given),
+            settings.num_workers,
+            settings.num_servers,
+            self._directory,
+            2,
+            self._hear,
+            waits=True,
+            extra={"DMOD_NUM_THREADS": str(settings.threads), "OMP_NUM_THREADS": str(settings.threads)},
+            log=self._log,
+            here=is_alone,
+        )
+        self._thread = threading.Thread(target=self._run, args=(self._job,), name="job of the trial")
+        self._thread.start()
+
+    def _run(self, job: FunctionJob) -> None:
+        try:
+            job.run(max_restarts=0)  # Tune starts it again, in another place if need be
+            self._said.put(None)
+        except BaseException as error:
+            self._said.put(error)
+
+    def _hear(self, report: Report) -> None:
+        """The worker waits for as long as this takes."""
+        self._said.put(report)
+        self._go_on.acquire()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Give Tune the checkpoint of this moment, if the function takes any."""
+        target = Path(checkpoint_dir)
+        if self._checkpoint is not None:
+            name = f"checkpoint-{self._checkpoint:06d}"
+            shutil.copytree(self._directory / "checkpoints" / name, target / name)
+        (target / _STATE).write_text(json.dumps({"epoch": self._epoch}))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Go on from such a checkpoint: one of this trial, or of another one."""
+        source = Path(checkpoint_dir)
+        self.cleanup()
+        self._epoch = int(json.loads((source / _STATE).read_text())["epoch"])
+        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
+        for folder in source.glob("checkpoint-*"):
+            shutil.copytree(folder, self._directory / "checkpoints" / folder.name)
+
+    def cleanup(self) -> None:
+        """End the training."""
+        job, thread = self._job, self._thread
+        if job is not None and thread is not None:
+            job.stop()
+            self._go_on.release()
+            thread.join(_END_S)
+            if thread.is_alive():
+                raise ClusterError(f"trial {self.trial_id}: its processes have not ended within {_END_S:g} s")
+        self._job = self._thread = None
+        self._said, self._go_on, self._is_waited_for = queue.Queue(), threading.Semaphore(0), False
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                self._log.close()
+            self._log = None
+
+
+def trial_class(tune: Any) -> Any:
+    """The class that Tune makes trials of; Ray's is known only now."""
+    return type("Training", (TrialMixin, tune.Trainable), {"__module__": "dmod_launch.trials", "__doc__": ""})
