@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -385,6 +385,25 @@ class KVStore(KVStoreBase):
     def set_optimizer_states(self, states: OptimizerStates, names: Sequence[str] | None = None) -> None:
         """Take over states of `get_optimizer_states`. With 'dist', called by all workers alike."""
         raise NotImplementedError
+
+    def get_worker_state(self) -> dict[str, Any]:
+        """What the store keeps for this worker alone: with gradient compression, what it has left over.
+
+        Returns
+        -------
+        dict
+            For `set_worker_state`, of plain values and arrays; empty if there is nothing.
+        """
+        return {}
+
+    def set_worker_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `get_worker_state` gave, after the same keys are initialised.
+
+        Parameters
+        ----------
+        state : dict
+            What the store has no use for, such as without compression, is left out.
+        """
 
     def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
         """Save the optimizer's states to the file `fname`, with the optimizer's parameters if asked."""

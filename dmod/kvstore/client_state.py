@@ -266,6 +266,10 @@ class ClientState(Operations):
         operation.result = lambda: [states[piece] for _, piece in pieces]
         return self._begin(operation, now)
 
+    def cuts(self, key: Key) -> list[tuple[int, int, int]]:
+        """How a key's array is cut: number, start and stop of each piece."""
+        return [(piece.number, piece.start, piece.stop) for piece in self._key("cuts", key).pieces]
+
     def set_states(self, states: Sequence[PieceStates], now: float) -> Started:
         """Replace optimizer's states; one worker does so, while no others are training."""
         what = _named("set_states", [state.key for state in states])

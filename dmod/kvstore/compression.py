@@ -11,7 +11,7 @@ Only float32 gradients are compressed, and only on the way to a server: what com
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,36 @@ class Compressor:
     def __init__(self, compression: Compression):
         self.compression = compression
         self._residuals: dict[Hashable, np.ndarray] = {}
+        self._before: dict[Hashable, np.ndarray] = {}
+        self._encoded: set[Hashable] = set()  # since `begin`
 
     @property
     def encoding(self) -> str:
         """What its payloads are called in messages."""
         return self.compression.encoding
+
+    def begin(self) -> None:
+        """What is encoded from here on, `take_back` undoes."""
+        self._encoded.clear()
+
+    def take_back(self) -> None:
+        """Have left over what was before `begin`: what was encoded since then has been dropped.
+
+        Of several arrays that were encoded under one name, the last one is taken back.
+        """
+        for name in self._encoded:
+            np.copyto(self._residuals[name], self._before[name])
+        self._encoded.clear()
+
+    def get_residuals(self) -> dict[Hashable, np.ndarray]:
+        """What '2bit' has left over, by the names that `encode` was given; copies."""
+        return {name: residual.copy() for name, residual in self._residuals.items()}
+
+    def set_residuals(self, residuals: Mapping[Hashable, np.ndarray]) -> None:
+        """Go on from what `get_residuals` gave; an array of another size than is encoded next is dropped."""
+        self._residuals = {name: np.array(r, np.float32).reshape(-1) for name, r in residuals.items()}
+        self._before.clear()
+        self._encoded.clear()
 
     def encode(self, name: Hashable, array: np.ndarray) -> np.ndarray:
         """The payload for a 1-D float32 `array`; `name` is what the next round's array goes by.
@@ -117,6 +142,12 @@ class Compressor:
         residual = self._residuals.get(name)
         if residual is None or residual.size != array.size:
             residual = self._residuals[name] = np.zeros(array.size, np.float32)
+            self._before[name] = np.zeros(array.size, np.float32)
+        elif name in self._before:
+            np.copyto(self._before[name], residual)
+        else:
+            self._before[name] = residual.copy()
+        self._encoded.add(name)
         payload: np.ndarray = np.empty(_HEADER_NBYTES + -(-array.size // 4), np.uint8)
         payload[:_HEADER_NBYTES].view(np.float32)[0] = self.compression.threshold
         kernels = _kernels()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dmod.base import ClusterError, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
+from dmod.base import ClusterError, EpochEnded, InvalidArgument, KVStoreError, NotReadyError, UnknownKeyError
 from dmod.config import settings
 from dmod.device import copy, to_host
 from dmod.kvstore.base import KVStore, KVStoreType
@@ -187,9 +187,8 @@ class DistStore(KVStore):
         ]
 
     def _push(self, pairs: Pairs, priority: int) -> None:
-        client = self._client
         contributions = self._contributions("push", pairs)
-        client.call(client.state.push, contributions, priority=priority, compressor=self._compressor)
+        self._send(self._client.state.push, contributions, self._compressor, priority)
 
     def _destinations(self, call: str, pairs: Pairs) -> list[tuple[Key, list[np.ndarray]]]:
         found = []
@@ -217,9 +216,8 @@ class DistStore(KVStore):
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         if self._repeated is not None and self._repeated.fits(key, value, out):
-            client = self._client
             entries = self._repeated.entries
-            client.call(client.state.pushpull, entries, priority=priority, compressor=self._compressor)
+            self._send(self._client.state.pushpull, entries, self._compressor, priority)
             return
         super().pushpull(key, value, out, priority)
 
@@ -227,15 +225,48 @@ class DistStore(KVStore):
         if [key for key, _ in values] != [key for key, _ in outs]:
             super()._pushpull(values, outs, priority)
             return
-        client, arrived = self._client, self._destinations("pushpull", outs)
+        arrived = self._destinations("pushpull", outs)
         contributions = self._contributions("pushpull", values)
         exchange = [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
-        client.call(client.state.pushpull, exchange, priority=priority, compressor=self._compressor)
+        self._send(self._client.state.pushpull, exchange, self._compressor, priority)
         self._deliver(outs, arrived)
         self._repeated = _repeated(values, outs, exchange)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         self._compressor = Compressor(Compression.parse(compression_params))
+
+    def _send(
+        self, operation: Callable[..., Any], entries: Any, compressor: Compressor | None, priority: int = 0
+    ) -> None:
+        """Push; of a round that is dropped, what it took from what was left over is there again."""
+        if compressor is None:
+            self._client.call(operation, entries, priority=priority)
+            return
+        compressor.begin()
+        try:
+            self._client.call(operation, entries, priority=priority, compressor=compressor)
+        except EpochEnded:
+            compressor.take_back()
+            raise
+
+    def get_worker_state(self) -> dict[str, Any]:
+        left = {} if self._compressor is None else self._compressor.get_residuals()
+        whole = []  # as another number of servers cuts keys into other pieces
+        for key in self._entries if left else ():
+            numbers = [number for number, _, _ in self._client.state.cuts(key)]
+            if all((key, number) in left for number in numbers):
+                whole.append([key, np.concatenate([left[key, number] for number in numbers])])
+        return {"residuals": whole} if whole else {}
+
+    def set_worker_state(self, state: Mapping[str, Any]) -> None:
+        if self._compressor is None:
+            return
+        residuals: dict[Hashable, np.ndarray] = {}
+        for key, array in state.get("residuals", ()):
+            if key in self._entries and array.size == self._entries[key].layout.size:
+                for number, start, stop in self._client.state.cuts(key):
+                    residuals[key, number] = array[start:stop]
+        self._compressor.set_residuals(residuals)
 
     # ---- flat buffers
 
@@ -269,12 +300,12 @@ class DistStore(KVStore):
             raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
         check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
         total = entry.total(grads)
-        client, compressor = self._client, None if exact else self._compressor
+        push, compressor = self._client.state.pushpull, None if exact else self._compressor
         if isinstance(total, np.ndarray) and all(isinstance(out, np.ndarray) for out in outs):
-            client.call(client.state.pushpull, [(name, total, outs)], compressor=compressor)
+            self._send(push, [(name, total, outs)], compressor)
             return
         arrived: np.ndarray = np.empty(entry.layout.size, entry.layout.dtype)
-        client.call(client.state.pushpull, [(name, to_host(total), [arrived])], compressor=compressor)
+        self._send(push, [(name, to_host(total), [arrived])], compressor)
         for out in outs:
             copy(out, arrived)
 

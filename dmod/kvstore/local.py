@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +109,14 @@ class LocalStore(KVStore):
         if not self._kind.on_device:
             super().set_gradient_compression(compression_params)
         self._compressor = Compressor(Compression.parse(compression_params))
+
+    def get_worker_state(self) -> dict[str, Any]:
+        left = {} if self._compressor is None else self._compressor.get_residuals()
+        return {"residuals": [[name, array] for name, array in left.items()]} if left else {}
+
+    def set_worker_state(self, state: Mapping[str, Any]) -> None:
+        if self._compressor is not None:
+            self._compressor.set_residuals(dict(state.get("residuals", ())))
 
     def _pull(self, pairs: Pairs, priority: int, call: str = "pull") -> None:
         for key, outs in pairs:
