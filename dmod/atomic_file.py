@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 
-__all__ = ["write_atomic"]
+__all__ = ["sync_directory", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
@@ -34,7 +34,7 @@ def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _umask() -> int:
@@ -44,7 +44,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str | os.PathLike[str]) -> None:
+    """Sync the names in a directory to disk."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -323,7 +323,9 @@ class BaseModule:
         if getattr(train_data, "prefetchable", False):
             train_data = PrefetchingIter(train_data)
         if manager is not None:
-            train_data = manager.begin(self, train_data, metric, batch_callbacks)
+            ends = (epoch_end_callback, eval_end_callback, eval_batch_end_callback)
+            callbacks = [*batch_callbacks, *(c for given in ends for c in as_list(given))]
+            train_data = manager.begin(self, train_data, metric, callbacks)
         for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
             started = time.monotonic()
             if manager is None or manager.nbatch == 0:  # else it goes on
@@ -389,19 +391,22 @@ class BaseModule:
                 break
             self._update_metric_of(eval_metric, data_batch)
             if manager is not None:
-                manager.batch_done(epoch, nbatch)
+                manager.batch_done(epoch, nbatch, callbacks_follow=True)
             next_data_batch = next(data_iter, None)
             if next_data_batch is not None:
                 self.prepare(next_data_batch, sparse_row_id_fn=sparse_row_id_fn)
             if monitor is not None:
                 monitor.toc_print()
+            values = None
             if callbacks:
                 values = Snapshot.of(eval_metric) if next_data_batch is None else None
                 param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=eval_metric, locals=locals())
                 for callback in callbacks:
                     callback(param)
-                if values is not None:
-                    return values
+            if manager is not None:
+                manager.callbacks_done(epoch_goes_on=next_data_batch is not None)
+            if values is not None:
+                return values
             nbatch += 1
             data_batch = next_data_batch
         return Snapshot.of(eval_metric)

@@ -28,6 +28,7 @@ from dmod.log import logger as dmod_logger
 from dmod.module.base_module import BaseModule
 from dmod.ndarray import NDArray, array
 from dmod.optimizer import OptimizerStates
+from dmod.recovery.schedule import schedule_state, set_schedule_state
 from dmod.registry import nearest
 from dmod.symbol import Symbol
 from dmod.worker import DeviceState, ExecutorGroup, ParameterSet, choose_strategy
@@ -590,7 +591,8 @@ class Module(BaseModule):
     def get_device_states(self) -> dict[str, Any]:
         """What each device holds besides weights: auxiliary states, counts of random streams, state inputs.
 
-        `get_params` gives the auxiliary states' mean over devices; these are the devices' own.
+        `get_params` gives the auxiliary states' mean over devices; these are the devices' own. Gradients
+        are among them where they add up from step to step, and the state of a schedule of the user's.
         """
         self._need("get_device_states")
         assert self._params is not None
@@ -600,7 +602,17 @@ class Module(BaseModule):
             "inputs": [
                 [a.asnumpy() for a in arrays] for arrays in self.get_states(merge_multi_context=False)
             ],
+            "grads": [
+                {name: grad.asnumpy() for name, grad in grads.items()} for grads in self._accumulated_grads()
+            ],
+            "schedule": schedule_state(getattr(self._optimizer, "lr_scheduler", None)),
         }
+
+    def _accumulated_grads(self) -> list[dict[str, NDArray]]:
+        """The gradients with ``grad_req='add'`` of each device."""
+        assert self._params is not None
+        names = sorted(self._params.accumulated - {name for _, name, _, _ in self._params.sparse})
+        return [{name: grads[name] for name in names} for grads in self._params.grad_arrays]
 
     def set_device_states(self, state: dict[str, Any]) -> None:
         """Put back what `get_device_states` gave.
@@ -622,6 +634,11 @@ class Module(BaseModule):
             stream.set_state(counts)
         if state["inputs"]:
             self.set_states([[array(a) for a in arrays] for arrays in state["inputs"]])
+        for grads, kept in zip(self._accumulated_grads(), state["grads"], strict=True):
+            for name, grad in grads.items():
+                if name in kept:
+                    grad[:] = kept[name]
+        set_schedule_state(getattr(self._optimizer, "lr_scheduler", None), state["schedule"])
         self._params_dirty = True
 
     # ---- computation

@@ -77,11 +77,11 @@ class OptimizerStates:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
-        write_atomic(path, self._chunks())
+        write_atomic(path, self.chunks())
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return b"".join(self._chunks())
+        return b"".join(self.chunks())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> OptimizerStates:
@@ -119,7 +119,8 @@ class OptimizerStates:
             None, {key: StateEntry("", count, tuple(arrays)) for key, (count, arrays) in found.items()}
         )
 
-    def _chunks(self) -> Iterator[bytes | memoryview]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The file's content, in pieces; large ones are views of the states."""
         rows, arrays, position = [], [], 0
         for index, (name, count, states) in self.entries.items():
             places = []

@@ -16,7 +16,7 @@ from dmod.recovery.manifest import MANIFEST, Manifest
 
 __all__ = ["CheckpointDirectory"]
 
-_NAME = re.compile(r"checkpoint-(\d{6,})")
+_NAME = re.compile(r"checkpoint-(\d{6}|[1-9]\d{6,8})")
 
 
 class CheckpointDirectory:
@@ -71,10 +71,12 @@ class CheckpointDirectory:
             folder = self.folder(serial)
             try:
                 manifest = Manifest.read(folder)
+                if manifest.serial != serial:
+                    raise FormatError(f"{folder}: the manifest is that of number {manifest.serial}")
                 manifest.verify(folder)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 logger.info("%s has no manifest: it was cut short; left out", folder)
-            except (FormatError, OSError, TypeError, ValueError) as error:
+            except (FormatError, OSError) as error:
                 logger.warning("%s is damaged and left out: %s", folder, error)
             else:
                 yield manifest
@@ -90,7 +92,7 @@ class CheckpointDirectory:
                 manifest = Manifest.read(self.folder(serial))
             except FileNotFoundError:
                 self.remove(serial)
-            except (FormatError, OSError, TypeError):
+            except (FormatError, OSError):
                 continue  # damaged: the user's to look at
             else:
                 if manifest.network == network:

@@ -30,13 +30,13 @@ from dmod.optimizer import OptimizerStates
 from dmod.recovery.directory import CheckpointDirectory
 from dmod.recovery.manifest import Manifest
 from dmod.recovery.packing import unpack
-from dmod.recovery.snapshot import restore_worker, take_shared, take_worker
+from dmod.recovery.snapshot import restore_worker, take_callbacks, take_metric, take_shared, take_worker
 from dmod.recovery.writer import MODEL, Job, Writer, states_name, worker_name
 
 __all__ = ["CheckpointManager"]
 
-_BUSY, _SERIAL, _FOUND, _FOUND_SQUARED, _NOT_DUE = range(5)
-_VOTES = 5
+_BUSY, _NOT_DUE, _SERIAL, _FOUND, _DIFFERS, _UNFIT = range(6)
+_VOTES = 6
 _PART_TIMEOUT_S = 60.0
 _LAST_TIMEOUT_S = 300.0
 
@@ -54,7 +54,8 @@ class CheckpointManager:
     """Takes checkpoints of a training, and goes on from the newest one.
 
     ``fit(checkpoint=...)`` makes and drives one; a loop of one's own calls, in this order, `init_params`,
-    ``init_optimizer`` of the module, `begin`, then `batch_done` and `epoch_done`, and `finish`.
+    ``init_optimizer`` of the module, `begin`, then `batch_done` and `epoch_done`, and `finish`. With
+    'dist_async', whose workers do not wait for each other, there is none within an epoch.
 
     A checkpoint is a directory: the network in MXNet's files (``model-symbol.json`` and so on, which
     `Module.load` reads), optimizer states, a file for every worker, and a manifest with checksums, written
@@ -120,6 +121,7 @@ class CheckpointManager:
         self._layout = FlatLayout.plan([(0, "votes", (_VOTES,))], "float64")
         self._votes = ""
         self._serial = 0
+        self._held: Job | None = None
         self._taken_at = -1  # the step of the last checkpoint
         self._taken_s = -math.inf  # when it was taken, and how long that held up the training
         self._held_up_s = 0.0
@@ -220,9 +222,19 @@ class CheckpointManager:
         self._module, self._metric, self._callbacks = module, metric, list(callbacks)
         self._train_data = train_data = resumable(train_data)
         self._connect(module)
-        if self._found is not None:
-            self._restore(self._found.manifest)
-            self._found = None
+        if self._store is not None and self._store.asynchronous and self._every_n_batches is not None:
+            logger.warning(
+                "Checkpoints under %s are taken after epochs only, not every %d batches: workers of a %r "
+                "store do not wait for each other within an epoch",
+                self._directory.path, self._every_n_batches, self._store.type,
+            )  # fmt: skip
+            self._every_n_batches, self._every_n_epochs = None, self._every_n_epochs or 1
+        manifest = None if self._found is None else self._found.manifest
+        state = self._agree_on(manifest)
+        if manifest is not None:
+            self._restore(manifest, state)
+            self._taken_at = self.step
+        self._found = None
         serials = self._directory.serials()
         self._serial = serials[-1] if serials else 0
         return train_data
@@ -240,15 +252,33 @@ class CheckpointManager:
         store.__dict__["_checkpoint_managers"] = number + 1
         self._votes = f"checkpoint{number}"
         store.init_flat(self._votes, self._layout, [np.zeros(self._layout.size)], mode="sum")
-        mine = 0 if self._found is None else self._found.manifest.serial
-        said = self._vote({_FOUND: mine, _FOUND_SQUARED: mine * mine})
-        workers = store.num_workers
-        if said[_FOUND] != workers * mine or said[_FOUND_SQUARED] != workers * mine * mine:
+
+    def _agree_on(self, manifest: Manifest | None) -> dict[str, Any] | None:
+        """See that all workers have found the same; this worker's part, if every worker's fits."""
+        mine = 0 if manifest is None else manifest.serial
+        leads = self._rank == 0
+        first = int(self._vote({_FOUND: mine if leads else 0})[_FOUND])
+        state = None if manifest is None else self._own_part(manifest)
+        said = self._vote({_DIFFERS: mine != first, _UNFIT: state is None})
+        if said[_DIFFERS]:
+            others = "another worker another one" if mine == first else f"worker 0 {first or 'none'}"
             raise ClusterError(
-                f"worker {store.rank} found checkpoint {mine or 'none'} under "
-                f"{str(self._directory.path)!r}, other workers another one; the directory must be the same, "
-                "on a file system that all hosts share"
+                f"worker {self._rank} found checkpoint {mine or 'none'} under {str(self._directory.path)!r}, "
+                f"{others}; the directory must be the same, on a file system that all hosts share"
             )
+        return None if said[_UNFIT] else state
+
+    def _own_part(self, manifest: Manifest) -> dict[str, Any] | None:
+        """What this worker kept for itself, if it has the same devices now, and there are as many workers."""
+        if manifest.num_workers != self._shape()[0]:
+            return None
+        path = self._directory.folder(manifest.serial) / worker_name(self._rank)
+        try:
+            state: dict[str, Any] = unpack(path.read_bytes(), str(path))
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror}") from None
+        then = [len(devices["streams"]) for devices in state["devices"]]
+        return state if then == [len(learner.contexts) for learner in self._module.learners] else None
 
     def _vote(self, mine: dict[int, float]) -> np.ndarray:
         """The sum over all workers of what each says."""
@@ -260,19 +290,19 @@ class CheckpointManager:
             self._store.pushpull_flat(self._votes, [said], [said], exact=True)
         return said
 
-    def _restore(self, manifest: Manifest) -> None:
+    def _restore(self, manifest: Manifest, state: dict[str, Any] | None) -> None:
+        """Go on from a checkpoint; without `state` with the job's part of it alone."""
         module, folder = self._module, self._directory.folder(manifest.serial)
         for number, learner in enumerate(module.learners):
             learner.set_optimizer_states(OptimizerStates.load(folder / states_name(manifest.epoch, number)))
         self.epoch, self.nbatch, self.step = manifest.epoch, manifest.nbatch, manifest.step
-        workers, devices = self._shape()
-        if (manifest.num_workers, manifest.num_devices) != (workers, devices):
+        if state is None:
             self.nbatch = 0
             logger.warning(
                 "%s was taken with %d workers of %d devices, there are %d of %d now: parameters and "
                 "optimizer states go on, from the beginning of epoch %d; the order of the data and random "
                 "numbers do not, so the result will differ in its bits",
-                folder, manifest.num_workers, manifest.num_devices, workers, devices, self.epoch,
+                folder, manifest.num_workers, manifest.num_devices, *self._shape(), self.epoch,
             )  # fmt: skip
             return
         here = _fingerprint()
@@ -284,12 +314,8 @@ class CheckpointManager:
                 f"{k} {manifest.fingerprint.get(k, 'none')} then, {here.get(k, 'none')} now" for k in differ
             )
             logger.warning("%s: the result may differ in its bits: %s", folder, "; ".join(pairs))
-        path = folder / worker_name(self._rank)
-        try:
-            state = unpack(path.read_bytes(), str(path))
-        except OSError as error:
-            raise FormatError(f"{path}: {error.strerror}") from None
-        restore_worker(state, module, self._train_data, self._metric, self._callbacks, str(path))
+        where = str(folder / worker_name(self._rank))
+        restore_worker(state, module, self._train_data, self._metric, self._callbacks, where)
         if self._rank == 0:
             logger.info(
                 "Resumed from %s: epoch %d, batch %d, after %d updates",
@@ -307,14 +333,34 @@ class CheckpointManager:
 
     # ---- taking checkpoints
 
-    def batch_done(self, epoch: int, nbatch: int) -> None:
+    def batch_done(self, epoch: int, nbatch: int, callbacks_follow: bool = False) -> None:
         """Note that batch `nbatch`, counted from 0, of an epoch is done: updated, and in the metric.
 
         The iterator must not have been asked for the next batch.
+
+        Parameters
+        ----------
+        epoch, nbatch : int
+        callbacks_follow : bool
+            Whether the batch's callbacks are still to be called; `callbacks_done` comes after them.
         """
         self.step += 1
         if self._every_n_batches is not None and (nbatch + 1) % self._every_n_batches == 0:
-            self._take(epoch, nbatch + 1, wait=False)
+            self._take(epoch, nbatch + 1, wait=False, hold=callbacks_follow)
+
+    def callbacks_done(self, epoch_goes_on: bool) -> None:
+        """Note that the callbacks of the batch have been called.
+
+        What they count is taken now. So is the metric, which they may reset; but not after the last batch
+        of an epoch, as its figures are those from before.
+        """
+        job, self._held = self._held, None
+        if job is None:
+            return
+        job.worker.update(take_callbacks(self._callbacks))
+        if epoch_goes_on:
+            job.worker.update(take_metric(self._metric))
+        self._writer.start(job)
 
     def epoch_done(self, epoch: int) -> None:
         """Note that an epoch is done, and the iterator is reset."""
@@ -334,8 +380,8 @@ class CheckpointManager:
                 _LAST_TIMEOUT_S,
             )
 
-    def _take(self, epoch: int, nbatch: int, wait: bool) -> None:
-        """Take a checkpoint, if all workers can and worker 0 wants to."""
+    def _take(self, epoch: int, nbatch: int, wait: bool, hold: bool = False) -> None:
+        """Take a checkpoint, if all workers can and worker 0 wants to; `callbacks_done` writes one held."""
         wait = wait or self._max_overhead is None
         if wait:
             self._writer.wait(_LAST_TIMEOUT_S)
@@ -359,7 +405,11 @@ class CheckpointManager:
         )
         worker = take_worker(self._module, self._train_data, self._metric, self._callbacks)
         shared = take_shared(self._module) if leads else None
-        self._writer.start(Job(manifest, self._rank, worker, shared))
+        job = Job(manifest, self._rank, worker, shared)
+        if hold:
+            self._held = job
+        else:
+            self._writer.start(job)
         self._taken_at = self.step
         self._taken_s = time.monotonic()
         self._held_up_s = self._taken_s - started

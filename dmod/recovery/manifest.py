@@ -7,6 +7,7 @@ damaged, and does not count.
 from __future__ import annotations
 
 import json
+import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -19,9 +20,11 @@ from dmod.base import FormatError
 __all__ = ["MANIFEST", "Manifest", "checksum_of"]
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 _LARGEST = 16 << 20
-_CHUNK = 1 << 22
+_LARGEST_NUMBER = (1 << 53) - 1
+"""Above it a float64, by which workers tell each other numbers, has not all of them."""
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,18 @@ class Manifest:
             text = file.read(_LARGEST + 1)
         try:
             content = json.loads(text) if len(text) <= _LARGEST else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"{path}: offset {getattr(error, 'pos', 0)}: not JSON: {error}") from None
         if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
             raise FormatError(f"{path}: offset 0: damaged (its checksum differs)")
         if content.pop("format", None) != FORMAT:
             raise FormatError(f"{path}: of another version than {FORMAT}, which this dmod reads")
         known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in content.items() if name in known})
+        values = {name: value for name, value in content.items() if name in known}
+        wrong = _wrong_with(values)
+        if wrong:
+            raise FormatError(f"{path}: offset 0: {wrong}")
+        return cls(**values)
 
     def verify(self, folder: Path) -> None:
         """Compare every file with its size and checksum.
@@ -99,13 +106,46 @@ class Manifest:
         for name, (size, checksum) in self.files.items():
             path = folder / name
             try:
+                here = path.stat()
+                if not stat.S_ISREG(here.st_mode):  # to open a pipe would wait for who writes to it
+                    raise FormatError(f"{path}: no regular file")
+                if here.st_size != size:
+                    raise FormatError(
+                        f"{path}: offset {min(here.st_size, size)}: {here.st_size} bytes, expected {size}"
+                    )
                 found = checksum_of(path)
             except OSError as error:
                 raise FormatError(f"{path}: {error.strerror}") from None
-            if found[0] != size:
-                raise FormatError(f"{path}: offset {min(found[0], size)}: {found[0]} bytes, expected {size}")
-            if found[1] != checksum:
+            if found != [size, checksum]:
                 raise FormatError(f"{path}: offset 0: damaged (its checksum differs)")
+
+
+def _wrong_with(values: Mapping[str, Any]) -> str:
+    """What makes no sense in a manifest; '' if all does."""
+    for name in ("serial", "epoch", "nbatch", "step", "num_workers", "num_devices"):
+        least = 1 if name in ("serial", "num_workers", "num_devices") else 0
+        value = values.get(name)
+        if not _is_number(value) or not least <= value <= _LARGEST_NUMBER:  # type: ignore[operator]
+            return f"{name} is {value!r}, expected a whole number from {least} to {_LARGEST_NUMBER}"
+    for name in ("network", "store"):
+        if not isinstance(values.get(name, ""), str) or "network" not in values:
+            return f"{name} is {values.get(name)!r}, expected text"
+    said = values.get("fingerprint", {})
+    if not isinstance(said, dict) or not all(isinstance(v, str) for v in said.values()):
+        return "fingerprint: expected text by name"
+    files = values.get("files")
+    if not isinstance(files, dict) or not files:
+        return "files: expected size and checksum by name"
+    for name, entry in files.items():
+        if not name or "/" in name or name.startswith("."):
+            return f"files: {name!r} is no name of a file in the folder"
+        if not isinstance(entry, list) or len(entry) != 2 or not all(map(_is_number, entry)):
+            return f"files: {name!r} has {entry!r}, expected size and checksum"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def checksum_of(path: Path) -> list[int]:

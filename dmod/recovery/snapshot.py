@@ -1,8 +1,8 @@
 """What a worker's training consists of at one moment: taken, and put back.
 
 Weights and optimizer states are the job's and taken by worker 0 alone. Every worker's own are: where its
-iterator and its random generators stand, the auxiliary states of its devices before they are averaged, the
-metric, and the counters of callbacks.
+iterator and its random generators stand, the auxiliary states of its devices before they are averaged, what
+compression has left of its gradients, the metric, and the counters of callbacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from dmod.ndarray import NDArray
 from dmod.optimizer import OptimizerStates
 from dmod.symbol import Symbol
 
-__all__ = ["Learner", "Shared", "Trainable", "restore_worker", "take_shared", "take_worker"]
+__all__ = [
+    "Learner",
+    "Shared",
+    "Trainable",
+    "restore_worker",
+    "take_callbacks",
+    "take_metric",
+    "take_shared",
+    "take_worker",
+]
 
 
 class Learner(Protocol):
@@ -100,11 +109,28 @@ def take_worker(module: Trainable, train_data: Any, metric: Any, callbacks: Sequ
     """Copy this worker's part; `restore_worker` puts it back."""
     return {
         "devices": [learner.get_device_states() for learner in module.learners],
+        "stores": [store.get_worker_state() for store in _stores(module)],
         "iterator": train_data.state_dict() if has_state(train_data) else None,
-        "metric": None if metric is None else metric.state_dict(),
-        "callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in callbacks],
         "random": {"global": random_state(), "dmod": streams.get_state()},
+        **take_metric(metric),
+        **take_callbacks(callbacks),
     }
+
+
+def take_metric(metric: Any) -> dict[str, Any]:
+    """The metric's part of a worker's."""
+    return {"metric": metric.state_dict() if hasattr(metric, "state_dict") else None}
+
+
+def take_callbacks(callbacks: Sequence[Any]) -> dict[str, Any]:
+    """The callbacks' part of a worker's."""
+    return {"callbacks": [c.state_dict() if hasattr(c, "state_dict") else None for c in callbacks]}
+
+
+def _stores(module: Trainable) -> list[Any]:
+    """The different stores of a module, as far as they keep something for a worker."""
+    stores = {id(learner.store): learner.store for learner in module.learners}
+    return [store for store in stores.values() if hasattr(store, "get_worker_state")]
 
 
 def restore_worker(
@@ -133,7 +159,7 @@ def restore_worker(
                 "resume with the iterator that it was taken with"
             )
         train_data.load_state_dict(state["iterator"])
-    if metric is not None and state["metric"] is not None:
+    if hasattr(metric, "load_state_dict") and state["metric"] is not None:
         metric.load_state_dict(state["metric"])
     for callback, kept in zip(callbacks, state["callbacks"], strict=False):
         if kept is not None and hasattr(callback, "load_state_dict"):
@@ -143,3 +169,5 @@ def restore_worker(
     streams.set_state(state["random"]["dmod"])
     for learner, kept in zip(module.learners, state["devices"], strict=True):
         learner.set_device_states(kept)
+    for store, kept in zip(_stores(module), state["stores"], strict=False):
+        store.set_worker_state(kept)

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dmod.atomic_file import write_atomic
-from dmod.checkpoint import save_checkpoint
+from dmod.atomic_file import sync_directory, write_atomic
+from dmod.base import MXNetError
+from dmod.checkpoint import join_params
 from dmod.log import logger
+from dmod.ndarray.params_file import dump_arrays
 from dmod.recovery.directory import CheckpointDirectory
-from dmod.recovery.manifest import MANIFEST, Manifest, checksum_of
+from dmod.recovery.files import Chunks, write_files
+from dmod.recovery.manifest import Manifest, checksum_of
 from dmod.recovery.packing import pack
 from dmod.recovery.snapshot import Shared
 
@@ -39,6 +42,18 @@ def _failure_name(rank: int) -> str:
 def states_name(epoch: int, learner: int) -> str:
     """The file of optimizer states; those of the first learner are where `Module.load` finds them."""
     return f"{MODEL}-{epoch:04d}.states" + (f".{learner}" if learner else "")
+
+
+def _contents(shared: Shared, epoch: int) -> dict[str, Chunks]:
+    """The files of the job's part: those of `Module.save_checkpoint`, and other learners' states."""
+    params = join_params(shared.arg_params, shared.aux_params)
+    contents: dict[str, Chunks] = {}
+    if shared.symbol is not None:
+        contents[f"{MODEL}-symbol.json"] = [shared.symbol.tojson().encode()]
+    contents[f"{MODEL}-{epoch:04d}.params"] = dump_arrays([p._stored() for p in params.values()], [*params])
+    for number, states in enumerate(shared.states):
+        contents[states_name(epoch, number)] = states.chunks()
+    return contents
 
 
 @dataclass(frozen=True)
@@ -115,14 +130,16 @@ class Writer:
         write_atomic(folder / worker_name(job.rank), [pack(job.worker)])
         if job.shared is None:
             return
-        shared, epoch = job.shared, manifest.epoch
-        save_checkpoint(str(folder / MODEL), epoch, shared.symbol, shared.arg_params, shared.aux_params)
-        for number, states in enumerate(shared.states):
-            states.save(folder / states_name(epoch, number))
+        files = write_files(folder, _contents(job.shared, manifest.epoch))
         self._await_workers(folder, manifest.num_workers)
-        names = sorted(p.name for p in folder.iterdir() if p.name != MANIFEST and not p.name.startswith("."))
-        replace(manifest, files={name: checksum_of(folder / name) for name in names}).write(folder)
-        self._directory.retain(self._keep, manifest.serial, manifest.network)
+        for name in map(worker_name, range(manifest.num_workers)):
+            files[name] = checksum_of(folder / name)
+        sync_directory(self._directory.path)
+        replace(manifest, files=dict(sorted(files.items()))).write(folder)
+        try:
+            self._directory.retain(self._keep, manifest.serial, manifest.network)
+        except (MXNetError, OSError) as error:  # this checkpoint is written all the same
+            logger.warning("Old checkpoints under %s stay: %s", self._directory.path, error)
 
     def _await_workers(self, folder: Path, num_workers: int) -> None:
         """Wait until every worker's part is there."""

@@ -92,6 +92,7 @@ class ParameterSet:
         self.groups: list[FlatGroup] = []
         self.aux_groups: list[FlatGroup] = []
         self._remembered: list[list[Any]] = []
+        self._remembered_grads: list[dict[str, NDArray]] = []
         indexed = [(i, *entry) for i, entry in enumerate(params)]
         outside = self.trained & set(row_sparse)
         self.sparse = [e for e in indexed if e[1] in outside]
@@ -215,7 +216,10 @@ class ParameterSet:
         return empty(self.arg_arrays[0], self.param_names), empty(self.aux_arrays[0], self.aux_names)
 
     def remember_aux(self) -> None:
-        """Keep the auxiliary states as they are now, for `restore_aux`."""
+        """Keep the auxiliary states, and gradients that add up, as they are now, for `restore_aux`."""
+        self._remembered_grads = [
+            {name: grads[name].copy() for name in self.accumulated} for grads in self.grad_arrays
+        ]
         if not self._remembered:
             self._remembered = [[v.copy() for v in g.values] for g in self.aux_groups]
             return
@@ -224,7 +228,10 @@ class ParameterSet:
                 copy(array, value)
 
     def restore_aux(self) -> None:
-        """Take the auxiliary states back to what `remember_aux` kept."""
+        """Take the auxiliary states, and gradients that add up, back to what `remember_aux` kept."""
+        for grads, kept_grads in zip(self.grad_arrays, self._remembered_grads, strict=False):
+            for name, kept_grad in kept_grads.items():
+                kept_grad.copyto(grads[name])
         for group, kept in zip(self.aux_groups, self._remembered, strict=True):
             for value, array in zip(group.values, kept, strict=True):
                 copy(value, array)

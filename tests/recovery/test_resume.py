@@ -280,15 +280,15 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_full_disk_costs_one_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = writer.save_checkpoint, []
+    write, calls = writer.write_files, []
 
-    def full_for_a_while(*args: Any) -> None:
+    def full_for_a_while(*args: Any) -> Any:
         calls.append(args)
         if 3 <= len(calls) <= 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(*args)
+        return write(*args)
 
-    monkeypatch.setattr(writer, "save_checkpoint", full_for_a_while)
+    monkeypatch.setattr(writer, "write_files", full_for_a_while)
     assert train(manager(tmp_path)) == train()
     assert caplog.text.count("was not written: No space left on device; training goes on") == 2
     for folder in tmp_path.iterdir():
