@@ -46,11 +46,14 @@ class Staged:
     """
 
     slot: np.ndarray
-    source: np.ndarray
+    source: np.ndarray | Sequence[np.ndarray]  # several are joined
 
     def fill(self) -> np.ndarray:
         """The copy."""
-        self.slot[...] = self.source
+        if isinstance(self.source, np.ndarray):
+            self.slot[...] = self.source
+        else:
+            np.concatenate(self.source, out=self.slot)
         return self.slot
 
 

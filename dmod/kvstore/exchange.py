@@ -7,13 +7,16 @@ Towards a server that shares memory with this process, large arrays are not sent
 of a pushpull which lies in shared memory is read by the server where it is, until the answer has come.
 Any other one is copied first, to slots which a key has two of: a push is acknowledged before its round
 has been applied, but at most one round before, so while one slot is still being read the other is free.
+
+Small arrays of a call with many are joined: they travel as one payload, and come back as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +31,8 @@ __all__ = ["Entry", "Exchange", "SharedMemory", "Unit", "plan_units"]
 
 SHARED_FROM_NBYTES = 4096
 """Smaller arrays travel through the socket."""
+JOINED_TO_NBYTES = 1 << 16
+"""Larger ones are not joined: copying them would cost more than a payload of their own."""
 
 Entry = tuple[ClientKey, "np.ndarray | None", Sequence[np.ndarray]]
 """A key, the array to push, and where to write the values; each whole, and 1-D."""
@@ -55,29 +60,46 @@ class Unit:
     pieces : tuple of ClientPiece
     places : tuple of (int, slice)
         For each piece which entry of the call it belongs to, and where it lies in its arrays.
+    joined : bool
+        Whether they are one payload.
     """
 
     server: int
     dtype: str
     pieces: tuple[ClientPiece, ...]
     places: tuple[tuple[int, slice], ...]
+    joined: bool = False
+    slots: list[np.ndarray | None] = field(default_factory=lambda: [None, None])
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, slice, slice], ...]:
+        """`places`, and where each piece lies in the joined payload."""
+        ends = list(accumulate([cut.stop - cut.start for _, cut in self.places], initial=0))
+        return tuple([(i, cut, slice(*ends[k : k + 2])) for k, (i, cut) in enumerate(self.places)])
+
+    @property
+    def size(self) -> int:
+        """Elements of all pieces."""
+        return sum([piece.stop - piece.start for piece in self.pieces])
 
 
 def plan_units(entries: Sequence[Entry], unit_bytes: int) -> list[Unit]:
     """How these entries, or any others with the same keys and dtypes, travel."""
-    groups: dict[tuple[int, str], list[tuple[ClientPiece, int, slice, int]]] = {}
+    groups: dict[tuple[int, str, str, bool], list[tuple[ClientPiece, int, slice, int]]] = {}
     for i, (key, array, _) in enumerate(entries):
         dtype = key.dtype if array is None else array.dtype
         for piece in key.pieces:
             nbytes = (piece.stop - piece.start) * dtype.itemsize
             place = (piece, i, slice(piece.start, piece.stop), nbytes)
-            groups.setdefault((piece.server, dtype.name), []).append(place)
+            kind = (piece.server, dtype.name, key.dtype.name, nbytes <= JOINED_TO_NBYTES)
+            groups.setdefault(kind, []).append(place)
     units = []
-    for (server, name), group in groups.items():
+    for (server, name, _, small), group in groups.items():
         for together in joined([nbytes for *_, nbytes in group], unit_bytes):
             chosen = [group[i] for i in together]
             pieces = tuple([piece for piece, *_ in chosen])
-            units.append(Unit(server, name, pieces, tuple([(i, cut) for _, i, cut, _ in chosen])))
+            places = tuple([(i, cut) for _, i, cut, _ in chosen])
+            units.append(Unit(server, name, pieces, places, small and len(pieces) > 1))
     # Servers take turns, so that each has something to do from the beginning.
     turn: dict[int, int] = {}
     order: dict[Unit, int] = {}
@@ -120,7 +142,7 @@ class Exchange:
     def _build(self, unit: Unit, number: int) -> tuple[Message, Sequence[Outgoing]]:
         if self._call == "pull":
             refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
-            return Pull(number, self._begins(0), refs), ()
+            return Pull(number, self._begins(0), refs, self._joins(unit)), ()
         for piece in unit.pieces:
             piece.round += 1
         refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
@@ -131,10 +153,15 @@ class Exchange:
             payloads.append(record)
         kind = Push if self._call == "push" else PushPull
         encoding = unit.dtype if self._compressor is None else self._compressor.encoding
-        return kind(number, epoch, encoding, refs, record is not None), payloads
+        return kind(number, epoch, encoding, refs, record is not None, self._joins(unit)), payloads
+
+    def _joins(self, unit: Unit) -> bool:
+        return unit.joined and self._compressor is None  # what is compressed keeps a rest of each piece
 
     def _payloads(self, unit: Unit) -> list[Outgoing]:
         entries, memory = self._entries, self._shared.get(unit.server)
+        if self._joins(unit):
+            return [self._joined(unit, memory)]
         payloads: list[Outgoing] = []
         for piece, (i, cut) in zip(unit.pieces, unit.places, strict=True):
             array = entries[i][1]
@@ -158,11 +185,28 @@ class Exchange:
             piece.slots.reverse()  # this one may be read until the next round's answer
         return part if slot is None else Staged(slot, part)
 
+    def _joined(self, unit: Unit, memory: SharedMemory | None) -> Outgoing:
+        slot, dtype = unit.slots[0], np.dtype(unit.dtype)
+        if slot is None:
+            slot = None if memory is None else memory.empty(unit.size, dtype)
+            slot = unit.slots[0] = np.empty(unit.size, dtype) if slot is None else slot
+        if self._call == "push":
+            unit.slots.reverse()  # as in `_shareable`
+        cuts = []
+        for i, cut in unit.places:
+            array = self._entries[i][1]
+            assert array is not None
+            cuts.append(array if cut.stop - cut.start == array.size else array[cut])
+        return Staged(slot, cuts)
+
     def _take(self, unit: Unit, message: Message, payloads: Sequence[Payload]) -> None:
         """Write the values that a unit was answered with into the user's arrays: all of them, or none."""
         if not isinstance(message, Values):
             return
         entries = self._entries
+        if self._joins(unit):
+            self._take_joined(unit, payloads)
+            return
         values = []
         for piece, (i, _), payload in zip(unit.pieces, unit.places, payloads, strict=True):
             value = np.frombuffer(payload, entries[i][0].dtype)
@@ -170,6 +214,20 @@ class Exchange:
                 raise ValueError(f"{value.size} elements for piece {piece.number} of {piece.key!r}")
             values.append(value)
         for (i, cut), value in zip(unit.places, values, strict=True):
+            for out in entries[i][2]:
+                if value.size == out.size:
+                    out[...] = value
+                else:
+                    out[cut] = value
+
+    def _take_joined(self, unit: Unit, payloads: Sequence[Payload]) -> None:
+        (payload,) = payloads
+        entries = self._entries
+        joined = np.frombuffer(payload, entries[unit.places[0][0]][0].dtype)
+        if joined.size != unit.size:
+            raise ValueError(f"{joined.size} elements for {len(unit.pieces)} pieces of {unit.size}")
+        for i, cut, span in unit.spans:
+            value = joined[span]
             for out in entries[i][2]:
                 if value.size == out.size:
                     out[...] = value

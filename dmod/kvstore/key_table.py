@@ -7,11 +7,12 @@ differs in what.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from dmod.base import MXNetError
 from dmod.kvstore.actions import Action, Send
+from dmod.kvstore.bundles import Bundles
 from dmod.kvstore.key_state import KeyState, bad_cuts, difference
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
@@ -49,6 +50,8 @@ class KeyTable:
         For this server's rank and the number of servers.
     roster : Roster
     requests : OpenRequests
+    waiting : dict
+        The requests that wait for a round, by piece.
     make_updater : MakeUpdater
     allocate : callable
         Makes the buffers of values.
@@ -59,6 +62,7 @@ class KeyTable:
         member: MemberState,
         roster: Roster,
         requests: OpenRequests,
+        waiting: dict[Piece, list[Request]],
         make_updater: MakeUpdater,
         allocate: Allocate = aligned_empty,
     ):
@@ -68,6 +72,7 @@ class KeyTable:
         self._keys: dict[Key, KeyState] = {}
         self.ready: dict[tuple[Key, int], Piece] = {}
         """The pieces that can be used, by key and number."""
+        self.bundles = Bundles(self.ready, requests, waiting, self._joint_updater, self._free)
         self._orders: dict[int, Key] = {}
         self._config: dict[str, Any] | None = None
         self._proposals: dict[int, dict[str, Any]] = {}
@@ -86,8 +91,9 @@ class KeyTable:
         )
 
     def pieces(self) -> list[Piece]:
-        """All pieces on this server."""
-        return [piece for state in self._keys.values() for piece in state.pieces.values()]
+        """All pieces on this server; those in bundles as one."""
+        single = [p for state in self._keys.values() for p in state.pieces.values() if p.bundle is None]
+        return [*single, *self.bundles.all()]
 
     def piece(self, request: Request, key: Key, number: int) -> Piece:
         """A piece that can be used."""
@@ -99,7 +105,9 @@ class KeyTable:
             raise Refused("unknown_key", text)
         if number not in state.pieces:
             raise Refused("protocol", f"{request.what}: piece {number} of {key!r} is not on this server")
-        return state.pieces[number]
+        piece = state.pieces[number]
+        self.bundles.take_apart(piece)
+        return piece
 
     def missing(self, request: Request) -> set[int]:
         """The ranks that an open Init or SetOptimizer waits for."""
@@ -183,6 +191,7 @@ class KeyTable:
             return []
         state.failure = (refusal.code, refusal.text)
         for number, piece in state.pieces.items():
+            self.bundles.take_apart(piece)
             self.ready.pop((key, number), None)
             piece.begin_epoch()
         return self._requests.fail(self._requests.using(key), refusal)
@@ -258,7 +267,20 @@ class KeyTable:
                     raise Refused("invalid", f"set_optimizer(): {kind}{error}") from None
                 updaters.append((piece, updater))
         for piece, updater in updaters:
+            self.bundles.take_apart(piece)
             piece.updater = updater
+
+    def _joint_updater(self, pieces: Sequence[Piece]) -> PieceUpdater | None:
+        """One updater over all these pieces, one after the other."""
+        assert self._config is not None
+        segments: list[Segment] = []
+        start = 0
+        for piece in pieces:
+            layout = self._keys[piece.key].init.layout
+            for s in layout.cut(piece.start, piece.stop):
+                segments.append(Segment(s.index, s.name, start + s.start, start + s.stop, s.shape))
+            start += piece.size
+        return self._make_updater(self._config, tuple(segments), start, pieces[0].dtype.name)
 
     def get_states(self, request: Request) -> list[Action]:
         """A worker asks for the states of a piece."""

@@ -289,7 +289,8 @@ class Push(Message):
 
     `dtype` is that of the payloads: the key's, or the wider one that it is summed in, or how they are
     compressed. With `has_record` the last payload is the sender's recovery record. In a key of mode
-    'async' a round is the sender's own.
+    'async' a round is the sender's own. With `joined` one payload holds all contributions, one after the
+    other, and one that of the Values too.
     """
 
     request: Count
@@ -297,9 +298,10 @@ class Push(Message):
     dtype: Encoding
     pieces: Pieces
     has_record: Flag
+    joined: Flag = False
 
     def payload_count(self) -> int:
-        return len(self.pieces) + self.has_record
+        return (1 if self.joined else len(self.pieces)) + self.has_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,7 @@ class Pull(Message):
     request: Count
     epoch: Count
     pieces: Pieces
+    joined: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +370,10 @@ class Ack(Message):
 
 @dataclass(frozen=True, slots=True)
 class Values(Message):
-    """The answer to Pull and PushPull: one payload for each piece asked for, in that order."""
+    """The answer to Pull and PushPull: the values of the pieces asked for, in that order.
+
+    One payload for each of them, or, if they were asked for joined, one for all.
+    """
 
     request: Count
     num_values: FrameCount

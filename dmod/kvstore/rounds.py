@@ -92,6 +92,10 @@ class Piece:
         Rounds applied in all.
     turns : dict of int to int, or None
         With a key of mode 'async' rounds are each rank's own, and these are the last ones applied.
+    bundle : Piece or None
+        What this one is a part of at present: then its rounds, value and states are there. See `bundles`.
+    dissolved : int
+        How many times it has been taken out of a bundle.
     """
 
     def __init__(
@@ -107,9 +111,44 @@ class Piece:
         self.version = 0
         self._free = free
         self.turns: dict[int, int] | None = None
+        self._kept: Sequence[np.ndarray] = ()  # until the next round: replies may lie there
+        self.bundle: Piece | None = None
+        self.dissolved = 0
         buffers = free.of(self.size, sum_dtype(dtype))
         self._trees = [TreeSum(num_workers, self.size, dtype, buffers, free.allocate) for _ in range(2)]
         self._ranks = frozenset(range(num_workers))
+
+    @property
+    def keys(self) -> list[Key]:
+        """Whose elements these are."""
+        return [self.key]
+
+    @property
+    def standing(self) -> tuple[Any, ...]:
+        """What pieces have in common that can be bundled."""
+        updates = None if self.updater is None else self.updater.count
+        return (self.dtype, self.applied, self.value is None, updates, self.turns is None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has contributed to an open round."""
+        return not any(tree.slots for tree in self._trees)
+
+    def enter(self, bundle: Piece, part: slice) -> None:
+        """Be `part` of a bundle from now on."""
+        self.bundle = bundle
+        self.value = None if bundle.value is None else bundle.value[part]
+
+    def go_on_from(self, bundle: Piece, part: slice, rounds: int) -> None:
+        """Leave a bundle, in which this piece was `part` for so many rounds."""
+        self.bundle = None
+        self.applied = bundle.applied
+        self.version += rounds
+        self._kept = bundle._kept
+        # Not a copy: replies that have not been read yet lie there.
+        self.value = None if bundle.value is None else bundle.value[part]
+        for tree, whole in zip(self._trees, bundle._trees, strict=True):
+            tree.take_part(whole, part)
 
     def has(self, rank: int, round: int) -> bool:
         """Whether `rank` has contributed to `round`, or `round` has been applied already."""
@@ -140,6 +179,7 @@ class Piece:
             value = self._free.allocate(self.size, self.dtype) if self.value is None else self.value
             self.value = tree.exchange(value)
         tree.clear()
+        self._kept = ()
         self._trees.reverse()
         self.applied += 1
         self.version += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import Piece
 
-__all__ = ["OpenRequests", "Refused", "Request", "Roster", "payload_array"]
+__all__ = ["OpenRequests", "Refused", "Request", "Roster", "joined_arrays", "payload_array"]
 
 CALLS: dict[type[Message], str] = {
     Push: "push",
@@ -102,7 +103,7 @@ class Request:
 
     def uses(self, key: Key) -> bool:
         """Whether it is about `key`."""
-        return getattr(self.message, "key", None) == key or any(piece.key == key for piece in self.rounds)
+        return getattr(self.message, "key", None) == key or any(key in piece.keys for piece in self.rounds)
 
 
 class OpenRequests:
@@ -199,3 +200,15 @@ def payload_array(payload: Payload, dtype: str, piece: Piece, request: Request) 
             f"{piece.size} elements of {dtype}",
         )
     return array
+
+
+def joined_arrays(
+    payload: Payload, dtype: str, pieces: Sequence[Piece], request: Request
+) -> list[np.ndarray]:
+    """The arrays of several pieces in one payload, without a copy."""
+    ends = list(accumulate([piece.size for piece in pieces], initial=0))
+    nbytes, expected = memoryview(payload).nbytes, ends[-1] * np.dtype(dtype).itemsize  # type: ignore[arg-type]
+    if nbytes != expected:
+        raise Refused("invalid", f"{request.what}: {nbytes} bytes came for all pieces, expected {expected}")
+    array: np.ndarray = np.frombuffer(payload, dtype)
+    return [array[low:high] for low, high in pairwise(ends)]

@@ -28,6 +28,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dmod.kvstore.actions import SCHEDULER, Action, Joined, Lost, Payload, Peer, Send
+from dmod.kvstore.bundles import joined_values
+from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.key_table import KeyTable, MakeUpdater
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
@@ -53,7 +55,7 @@ from dmod.kvstore.messages import (
     Values,
 )
 from dmod.kvstore.rounds import Piece
-from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, payload_array
+from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, joined_arrays, payload_array
 from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import aligned_empty
 
@@ -96,8 +98,8 @@ class ServerState:
         self._early_hellos: dict[Peer, Hello] = {}  # before there was a view
         self._roster = Roster()
         self._requests = OpenRequests()
-        self._table = KeyTable(member, self._roster, self._requests, make_updater, allocate)
         self._waiting: dict[Piece, list[Request]] = {}
+        self._table = KeyTable(member, self._roster, self._requests, self._waiting, make_updater, allocate)
         self._ended: dict[int, int] = {}  # ranks that have ended the epoch -> rounds they did
         self._last_rounds: tuple[int, ...] = ()  # of the epoch before
         self._record_requests: dict[int, int] = {}
@@ -276,6 +278,8 @@ class ServerState:
         number = request.message.request
         if type(request.message) is Push:
             return Send(request.peer, Ack(number))
+        if request.message.joined:
+            return Send(request.peer, Values(number, 1), [joined_values(list(request.rounds)).copy()])
         values = [piece.value.copy() for piece in request.rounds if piece.value is not None]
         return Send(request.peer, Values(number, len(values)), values)
 
@@ -287,7 +291,8 @@ class ServerState:
                 piece.apply()
             except Exception as error:  # an optimizer may raise anything
                 piece.begin_epoch()
-                return actions + self._table.fail_key(piece.key, _update_refusal(piece, error))
+                refusal = _update_refusal(piece, error)
+                return actions + [a for key in piece.keys for a in self._table.fail_key(key, refusal)]
             still = []
             for request in self._waiting.pop(piece, ()):
                 if request.closed:
@@ -317,16 +322,27 @@ class ServerState:
         number = request.message.request
         if type(request.message) is Push:
             return Send(request.peer, Ack(number))
+        if request.message.joined:
+            return Send(request.peer, Values(number, 1), [joined_values(list(request.rounds))])
         values = [piece.value for piece in request.rounds if piece.value is not None]
         return Send(request.peer, Values(number, len(values)), values)
 
     def _find_pieces(self, request: Request) -> None:
         refs = request.message.pieces
-        ready, rounds = self._table.ready, request.rounds
+        bundles, ready, rounds = self._table.bundles, self._table.ready, request.rounds
+        if request.message.joined:
+            bundle = bundles.of(refs, len(self._roster.workers))
+            if bundle is not None:
+                rounds[bundle] = refs[0].round
+                return
         for ref in refs:
             key, number, round = ref
             piece = ready.get((key, number))
-            rounds[self._table.piece(request, key, number) if piece is None else piece] = round
+            if piece is None:
+                piece = self._table.piece(request, key, number)
+            if piece.bundle is not None:
+                bundles.take_apart(piece)
+            rounds[piece] = round
         if not refs or len(request.rounds) < len(refs):
             raise Refused("protocol", f"{request.what}: no pieces, or one of them twice")
 
@@ -341,6 +357,8 @@ class ServerState:
         message: Push = request.message
         if message.has_record and memoryview(request.payloads[-1]).nbytes > MAX_RECORD_NBYTES:  # type: ignore[arg-type]
             raise Refused("invalid", f"{request.what}: a record of more than {MAX_RECORD_NBYTES} bytes")
+        if message.joined:
+            return self._joined_arrays(request)
         arrays = []
         for piece, payload in zip(request.rounds, request.payloads, strict=False):
             if message.dtype not in piece.accepts:
@@ -348,6 +366,14 @@ class ServerState:
                 raise Refused("invalid", text)
             arrays.append(payload_array(payload, message.dtype, piece, request))
         return arrays
+
+    def _joined_arrays(self, request: Request) -> list[np.ndarray]:
+        pieces, dtype = list(request.rounds), request.message.dtype
+        if dtype in ENCODED or any(dtype not in piece.accepts for piece in pieces):
+            wrong = next((piece for piece in pieces if dtype not in piece.accepts), pieces[0])
+            text = f"{request.what}: {dtype}, joined, for {wrong.key!r}, initialised as {wrong.dtype}"
+            raise Refused("invalid", text)
+        return joined_arrays(request.payloads[0], dtype, pieces, request)
 
     def _keep_record(self, request: Request) -> None:
         number = request.message.request

@@ -261,6 +261,11 @@ class TreeSum:
         self._free.append(buffer)
         return out
 
+    def take_part(self, whole: TreeSum, part: slice) -> None:
+        """Go on where `whole` stands, a tree over more elements of which these are `part`; it is used up."""
+        self._sums = {node: array[part] for node, array in whole._sums.items()}
+        self._owned, self.slots = set(whole._owned), set(whole.slots)
+
     def clear(self) -> None:
         """Forget all slots, and keep the buffers."""
         if self._owned:

@@ -31,7 +31,7 @@ from dmod.kvstore.messages import (
 
 __all__ = ["PROTOCOL_VERSION", "decode", "encode"]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Goes up whenever a message changes its fields."""
 
 _NUMBERS = {cls: number for number, cls in MESSAGES.items()}
