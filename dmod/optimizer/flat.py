@@ -21,6 +21,7 @@ from dmod.device.kernels import kernels_for
 from dmod.ndarray.flat import ALIGNMENT, Segment
 
 if TYPE_CHECKING:
+    from dmod.optimizer.elementwise import CompiledStep
     from dmod.optimizer.optimizer import Optimizer
 
 __all__ = ["CHUNK", "FlatUpdater", "step_array", "supports_flat"]
@@ -73,12 +74,24 @@ def _compiled(
     t: int,
 ) -> _Compiled | None:
     """The kernel for float32 gradients of these arrays, if there is one; each range has its rates."""
+    if kernels_for(weight, *states) is None:
+        return None
+    found = _compiled_step(optimizer, len(states), rates, t)
+    return None if found is None else _prepared(found)
+
+
+def _compiled_step(
+    optimizer: Any, n_states: int, rates: Sequence[tuple[float, float]], t: int
+) -> CompiledStep | None:
+    """The optimizer's description of its kernel, if that fits the states."""
     kind: Any = type(optimizer)
-    if not _has_compiled_step(kind) or kernels_for(weight, *states) is None:
+    if not _has_compiled_step(kind) or optimizer.flat_states() != n_states:
         return None
-    found = optimizer.compiled_step(rates, t)
-    if found is None or optimizer.flat_states() != len(states):
-        return None
+    found: CompiledStep | None = optimizer.compiled_step(rates, t)
+    return found
+
+
+def _prepared(found: CompiledStep) -> _Compiled:
     from dmod.device import compiled_optimizers
 
     kernel = getattr(compiled_optimizers, found.kernel)
@@ -188,6 +201,9 @@ class FlatUpdater:
         self._bounds = np.empty((0, 2), np.int64)
         self._slices: list[tuple[slice, list[Any], np.ndarray, slice]] = []
         self._planned_for: tuple[Any, ...] | None = None
+        self._compiled_for: Any = None  # the weights that kernels were found to take
+        self._described: CompiledStep | None = None
+        self._compiled: _Compiled | None = None
 
     @property
     def state_dtypes(self) -> tuple[np.dtype, ...]:
@@ -220,22 +236,35 @@ class FlatUpdater:
             optimizer.num_update = self.count
         rate = optimizer._rate_at(self.count)
         ranges = self._current_plan()
+        compiled = self._kernel(weight, rate, ranges)
+        if compiled is not None and grad.dtype == np.float32:
+            if not isinstance(grad, np.ndarray):
+                self._update_in_slices(weight, grad, compiled)
+                return
+            if grad.flags.c_contiguous:
+                compiled.kernel(weight, grad, *self._states, self._bounds, compiled.rates, compiled.numbers)
+                return
         with np.errstate(all="ignore"), self._device.activate():
-            rates = [(rate * lr_mult, wd) for _, _, lr_mult, wd in ranges]
-            compiled = _compiled(optimizer, weight, self._states, rates, self.count)
-            if compiled is not None and grad.dtype == np.float32:
-                if not isinstance(grad, np.ndarray):
-                    self._update_in_slices(weight, grad, compiled)
-                    return
-                if grad.flags.c_contiguous:
-                    compiled.kernel(
-                        weight, grad, *self._states, self._bounds, compiled.rates, compiled.numbers
-                    )
-                    return
             scratch = _scratch(self.dtype, optimizer.scratch_arrays, self._device, self._chunk)
             for start, stop, states, lr_mult, wd in self._chunks:
                 part, lr = weight[start:stop], rate * lr_mult
                 _step(optimizer, part, grad[start:stop], states, lr, wd, scratch, self.count, self._mixed)
+
+    def _kernel(
+        self, weight: np.ndarray, rate: float, ranges: Sequence[tuple[int, int, float, float]]
+    ) -> _Compiled | None:
+        """The kernel for these weights, prepared anew only when its numbers have changed."""
+        if weight is not self._compiled_for:
+            if kernels_for(weight, *self._states) is None:
+                return None
+            self._compiled_for = weight
+        rates = [(rate * lr_mult, wd) for _, _, lr_mult, wd in ranges]
+        found = _compiled_step(self.optimizer, len(self._states), rates, self.count)
+        if found is None:
+            return None
+        if found != self._described:
+            self._described, self._compiled = found, _prepared(found)
+        return self._compiled
 
     def _update_in_slices(self, weight: np.ndarray, grad: Any, compiled: _Compiled) -> None:
         """With a gradient that is made slice by slice: each is used while it is in the cache."""
