@@ -138,6 +138,8 @@ class ExecutorGroup:
             for d in label_shapes
             if d.name in self.execs[0].arg_dict
         ]
+        self._label_names = [d.name for d in label_shapes]
+        self._label_axes = [batch_axis(d) for d in label_shapes]
         self._output_axes = self._batch_axes_of_outputs()
 
     def _bind(self, device: int, devices: DeviceState) -> Executor:
@@ -285,13 +287,16 @@ class ExecutorGroup:
 
     def update_metric(self, metric: Any, labels: Any, pre_sliced: bool = False) -> None:
         """Feed a metric with each device's outputs and its part of the labels."""
-        names = [d.name for d in self.label_shapes] or [f"label{i}" for i in range(len(labels))]
-        axes = [batch_axis(d) for d in self.label_shapes] or [0] * len(labels)
+        names, axes = self._label_names, self._label_axes
+        if not names:
+            names, axes = [f"label{i}" for i in range(len(labels))], [0] * len(labels)
+        if len(self.execs) == 1 and not pre_sliced:
+            outputs = dict(zip(self.output_names, self.execs[0].outputs, strict=True))
+            metric.update_dict(dict(zip(names, labels, strict=False)), outputs)
+            return
         for device, (executor, part) in enumerate(zip(self.execs, self.slices, strict=True)):
             if pre_sliced:
                 mine = labels[device]
-            elif len(self.execs) == 1:
-                mine = labels
             else:
                 mine = [
                     NDArray(part_of(_array(x), axis, part)) for x, axis in zip(labels, axes, strict=False)

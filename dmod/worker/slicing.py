@@ -131,6 +131,11 @@ def load_slices(
     InvalidArgument
         The shape does not fit.
     """
+    if len(targets) == 1 and type(source) is NDArray and type(targets[0]) is NDArray:  # as most often
+        target, piece = targets[0]._data, source._data
+        if target.shape == piece.shape:
+            copy(target, piece)
+            return
     if targets[0].stype != "default":
         _load_csr(source, targets, slices, name)
         return
