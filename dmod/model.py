@@ -175,6 +175,8 @@ class FeedForward:
         monitor: Any = None,
         eval_end_callback: Any = LogValidationMetricsCallback(),  # noqa: B008  (it has no state)
         eval_batch_end_callback: Any = None,
+        checkpoint: Any = None,
+        resume: str | None = "auto",
     ) -> None:
         """Train; afterwards `arg_params` and `aux_params` are the trained ones.
 
@@ -192,6 +194,8 @@ class FeedForward:
         logger : logging.Logger, optional
         work_load_list : list of float, optional
             The devices' shares of a batch.
+        checkpoint, resume
+            As in `Module.fit`.
         """
         if self.num_epoch is None:
             raise InvalidArgument("FeedForward.fit: num_epoch is missing; give it to FeedForward(...)")
@@ -221,6 +225,8 @@ class FeedForward:
             begin_epoch=self.begin_epoch,
             num_epoch=self.num_epoch,
             monitor=monitor,
+            checkpoint=checkpoint,
+            resume=resume,
         )
         self.arg_params, self.aux_params = module.get_params()
 

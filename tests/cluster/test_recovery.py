@@ -61,6 +61,26 @@ def test_kills_at_random(tmp_path: Path, undisturbed: str) -> None:
     assert digests(done.stdout) == [undisturbed] * 2
 
 
+def test_what_compression_leaves_over_and_unequal_numbers_of_batches(tmp_path: Path) -> None:
+    """Also what a round took from it that another worker's end of the epoch dropped."""
+    program = (sys.executable, PROGRAM)
+    whole = launch("--", *program, "none", "-1", "0", "2bit")
+    assert whole.returncode == 0, whole.stdout
+    done = launch("--max-restarts", "1", "--", *program, str(tmp_path), "0", "14", "2bit")
+    assert done.returncode == 0, done.stdout
+    assert digests(done.stdout) == digests(whole.stdout)
+    assert "Resumed from" in done.stdout
+
+
+def test_workers_that_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Checkpoints come after epochs, also where one worker has more batches; no bits are promised."""
+    done = launch("--max-restarts", "1", "--", sys.executable, PROGRAM, str(tmp_path), "1", "16", "async")
+    assert done.returncode == 0, done.stdout
+    assert "are taken after epochs only" in done.stdout
+    assert "Resumed from" in done.stdout
+    assert len(digests(done.stdout)) == 2
+
+
 def test_workers_that_see_different_directories(tmp_path: Path) -> None:
     """The one that has found a checkpoint, and the one that has not, are told so."""
     done = launch("--", sys.executable, PROGRAM, str(tmp_path / "0"), "1", "16")

@@ -1,7 +1,9 @@
 """A training that recovery is tested on: batch norm, dropout, momentum, a schedule, shuffled data.
 
-As a script, it is what every worker of a job runs: ``program.py DIRECTORY [KILL_RANK KILL_AT]`` kills worker
-KILL_RANK with signal 9 after KILL_AT batches, on the job's first start. It prints the digest of the result.
+As a script, it is what every worker of a job runs: ``program.py DIRECTORY [KILL_RANK KILL_AT [KIND]]`` kills
+worker KILL_RANK with signal 9 after KILL_AT batches, on the job's first start. It prints the digest of the
+result. KIND '2bit' is with gradient compression and fewer batches for worker 1; 'async' is with 'dist_async',
+and fewer batches likewise.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ def seed() -> None:
     random.seed(5)
 
 
-def iterator(rank: int = 0, workers: int = 1) -> Any:
+def iterator(rank: int = 0, workers: int = 1, less: int = 0) -> Any:
+    """`less`: how many rows worker 1 has less."""
     x = np.random.randn(ROWS * workers, FEATURES).astype("float32")
     y = np.random.randint(0, CLASSES, len(x)).astype("float32")
-    rows = slice(rank, None, workers)
+    rows = slice(rank, len(x) - less * workers if rank == 1 else None, workers)
     return mx.io.NDArrayIter(x[rows], y[rows], BATCH, shuffle=True, last_batch_handle="roll_over")
 
 
@@ -77,16 +80,19 @@ def train(
     wrap: Callable[[Any], Any] = lambda it: it,
     kvstore: Any = "local",
     hidden: int = 32,
+    less: int = 0,
+    compression: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[str, Any]:
     """Train; returns the digest of the parameters, and the metric's last value."""
     seed()
     store = mx.kv.create(kvstore)
-    data = wrap(iterator(store.rank, store.num_workers))
+    data = wrap(iterator(store.rank, store.num_workers, less))
     params: dict[str, Any] = {"learning_rate": 0.1}
     if optimizer == "sgd":
         params |= {"momentum": 0.9, "lr_scheduler": mx.lr_scheduler.FactorScheduler(7, 0.9, base_lr=0.1)}
-    module = mx.mod.Module(network(hidden), context=[mx.cpu(i) for i in range(devices)])
+    contexts = [mx.cpu(i) for i in range(devices)]
+    module = mx.mod.Module(network(hidden), context=contexts, compression_params=compression)
     metric = mx.metric.create(["acc", "ce"])
     callbacks: Sequence[Any] = [callback] if callback else []
     module.fit(
@@ -104,7 +110,7 @@ def train(
     return digest(module), metric.get()[1]
 
 
-def main(directory: str, kill_rank: str = "-1", kill_at: str = "0") -> None:
+def main(directory: str, kill_rank: str = "-1", kill_at: str = "0", kind: str = "sync") -> None:
     logging.basicConfig(level=logging.INFO)
     rank, done = int(os.environ["DMLC_WORKER_ID"]), 0
     first = os.environ.get("DMOD_RESTART", "0") == "0"
@@ -119,7 +125,12 @@ def main(directory: str, kill_rank: str = "-1", kill_at: str = "0") -> None:
     if path.name == "by-rank":  # as on hosts that share no file system
         path = path.with_name(str(rank))
     checkpoint = None if directory == "none" else manager(path)
-    print("digest", train(checkpoint, count, kvstore="dist_sync")[0])
+    options: dict[str, Any] = {"kvstore": "dist_async" if kind == "async" else "dist_sync"}
+    if kind != "sync":
+        options |= {"less": 2 * BATCH}
+    if kind == "2bit":
+        options |= {"compression": {"type": "2bit", "threshold": 0.02}}
+    print("digest", train(checkpoint, count, **options)[0])
 
 
 if __name__ == "__main__":
