@@ -217,9 +217,13 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
 
 
+NETWORK = f"10.{200 + os.getpid() // 250 % 50}.{os.getpid() % 250}"
+"""Each test run's own: two may run on one machine at the same time."""
+
+
 @pytest.fixture(scope="module")
 def namespaces() -> Iterator[tuple[str, str]]:
-    """Two hosts, 10.211.0.2 and 10.211.0.3, and this one, 10.211.0.1, on one network."""
+    """Two hosts, NETWORK.2 and NETWORK.3, and this one, NETWORK.1, on one network."""
     names = (f"dmod{os.getpid()}a", f"dmod{os.getpid()}b")
     bridge = f"dmb{os.getpid()}"
     try:
@@ -227,14 +231,14 @@ def namespaces() -> Iterator[tuple[str, str]]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("network namespaces need ip and its rights")
     try:
-        ip("addr", "add", "10.211.0.1/24", "dev", bridge)
+        ip("addr", "add", f"{NETWORK}.1/24", "dev", bridge)
         ip("link", "set", bridge, "up")
         for number, name in enumerate(names, 2):
             inside, outside = f"dmi{os.getpid()}{number}", f"dmo{os.getpid()}{number}"
             ip("netns", "add", name)
             ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name)
             ip("link", "set", outside, "master", bridge, "up")
-            ip("-n", name, "addr", "add", f"10.211.0.{number}/24", "dev", inside)
+            ip("-n", name, "addr", "add", f"{NETWORK}.{number}/24", "dev", inside)
             ip("-n", name, "link", "set", inside, "up")
             ip("-n", name, "link", "set", "lo", "up")
     except (OSError, subprocess.CalledProcessError):
@@ -266,15 +270,15 @@ def test_a_job_over_a_network(tmp_path: Path, namespaces: tuple[str, str]) -> No
 def test_hosts_that_do_not_reach_each_other(namespaces: tuple[str, str]) -> None:
     import dmod
 
-    arguments = (f"{STUB} netns", sys.executable, str(ROOT), "10.211.0.1", "", dmod.__version__)
-    assert [c.address for c in check_hosts(namespaces, *arguments)] == ["10.211.0.2", "10.211.0.3"]
+    arguments = (f"{STUB} netns", sys.executable, str(ROOT), f"{NETWORK}.1", "", dmod.__version__)
+    assert [c.address for c in check_hosts(namespaces, *arguments)] == [f"{NETWORK}.2", f"{NETWORK}.3"]
     first, second = namespaces
-    ip("-n", first, "route", "add", "blackhole", "10.211.0.3/32")
+    ip("-n", first, "route", "add", "blackhole", f"{NETWORK}.3/32")
     try:
         with pytest.raises(ClusterError) as caught:
             check_hosts(namespaces, *arguments)
     finally:
-        ip("-n", first, "route", "del", "blackhole", "10.211.0.3/32")
+        ip("-n", first, "route", "del", "blackhole", f"{NETWORK}.3/32")
     text = str(caught.value)
     assert re.search(rf"{first} -> {second}: .*is a firewall between them", text)
     assert f"{second} -> {first}" in text, "answers do not come back either"
