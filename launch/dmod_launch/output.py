@@ -46,6 +46,8 @@ class LineRelay:
     brief : bool
         Leave out Python's tracebacks, all but the last line of each, and that too where it says no more
         than KeyboardInterrupt: the user has ended the job, and knows why.
+    muted : bool
+        Show nothing any more; `last` goes on.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class LineRelay:
         self._sink, self._prefix, self._watch = sink, prefix, watch
         self.last: deque[bytes] = deque(maxlen=LAST_LINES)
         self.brief = False
+        self.muted = False
         self._in_traceback = False
         self._parts: list[bytes] = []  # of the line that has not ended yet
 
@@ -98,6 +101,8 @@ class LineRelay:
         if self._watch is not None:
             for line in lines:
                 self._watch(line)
+        if self.muted:
+            return
         if self.brief:
             lines = [line for line in lines if self._without_traceback(line)]
         self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))

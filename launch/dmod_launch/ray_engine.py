@@ -24,6 +24,7 @@ OBJECT_STORE_BYTES = 100 << 20
 """Of a Ray that is started here: through it travel lines of output, never gradients."""
 WAIT_S = 60.0
 """How long a job waits for its share of a cluster that others use too, or that grows."""
+_LEFT_OUT = [".git", ".venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without its warning
@@ -67,7 +68,9 @@ def check_version(version: str) -> None:
 
 
 @contextmanager
-def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator[tuple[Any, bool]]:
+def cluster(
+    address: str | None = None, num_cpus: int | None = None, ship: bool = False
+) -> Iterator[tuple[Any, bool]]:
     """Connect to a Ray cluster, or start one on this machine, for as long as the context lasts.
 
     Parameters
@@ -77,6 +80,9 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         one that this process is connected to, else ``RAY_ADDRESS``, else a new one.
     num_cpus : int, optional
         Of a new one; default: the processors of this machine.
+    ship : bool
+        Whether processes run in a copy of this directory, which Ray takes to the nodes, even if all of them
+        are on this machine. If one is not, they do in any case.
 
     Yields
     ------
@@ -108,6 +114,11 @@ def cluster(address: str | None = None, num_cpus: int | None = None) -> Iterator
         }
     try:
         ray.init(address=address, **options)
+        if ship or not is_this_machine(
+            ray
+        ):  # which is known now, and Ray takes directories at the start only
+            ray.shutdown()
+            ray.init(address=address, runtime_env={"working_dir": ".", "excludes": _LEFT_OUT}, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ClusterError(f"Ray, at address {address!r}: {reason}") from None

@@ -24,7 +24,6 @@ _SHIPPED = ("DMLC_", "DMOD_", "OMP_", "OPENBLAS_", "MKL_", "ONEDNN_", "DNNL_", "
 """Of the launcher's environment, what goes along to other machines; and what the user names besides."""
 _START_S = 120.0
 """How long an actor may take to start: Ray may have to copy files to its node first."""
-_LEFT_OUT = [".git", ".venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 
 
 @dataclass(frozen=True)
@@ -201,15 +200,7 @@ class RayJob:
             "max_concurrency": 4,  # reading, while signals and messages come
             "scheduling_strategy": strategy,
         }
-        if not self._is_here and not self._options.directory:
-            options["runtime_env"] = {"working_dir": os.getcwd(), "excludes": _LEFT_OUT}
-        try:
-            return self._ray.remote(**options)(ProcessHost).remote()
-        except (ValueError, RuntimeError, OSError) as error:  # of Ray, on what it cannot take along
-            raise ClusterError(
-                f"Ray cannot take {os.getcwd()} to the nodes: {first_line(error)}; start from a smaller "
-                "directory, or name one that all nodes have (--remote-dir DIR)"
-            ) from None
+        return self._ray.remote(**options)(ProcessHost).remote()
 
     def _look(self) -> dict[str, dict[str, Any]]:
         """What is where, once all actors are there."""

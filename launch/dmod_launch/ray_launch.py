@@ -103,7 +103,7 @@ def launch(
         An argument makes no sense, or Ray is missing.
     """
     try:
-        with cluster(address) as (ray, _):
+        with cluster(address, ship=options.ship) as (ray, _):
             job = RayJob(ray, options, command, num_workers, num_servers, inherited, extra, say)
             try:
                 return run_with_restarts(

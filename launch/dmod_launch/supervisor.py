@@ -106,6 +106,7 @@ class Supervisor:
         self._workers_gone = False
         self._ending: list[tuple[float, int]] = []  # when to send which signal to all that are left
         self._culprit: Child | None = None
+        self._sabotaged: Child | None = None
         self._failed: list[Child] = []  # by themselves, in the order in which that was noticed
         self._verdict = ""  # what the scheduler says of the first loss
 
@@ -217,6 +218,7 @@ class Supervisor:
         victim = saboteur.choose(running, lambda child: child.program.name)
         if victim is not None:
             self._say(f"chaos: killing {victim.program.name} with signal 9")
+            self._sabotaged = victim
             victim.signal(signal.SIGKILL)
 
     def _relay(self, key: selectors.SelectorKey) -> None:
@@ -273,6 +275,10 @@ class Supervisor:
             if self._at_once:
                 self._say(f"{child.program.name} {child.how}; ending the others")
                 self._be_brief(c for c in self._children if c is not child)
+                for other in self._children:
+                    if other is not child and other.program.role != "worker":
+                        for relay in other.relays:  # nothing of the user's: that they are ended
+                            relay.muted = True
                 self._end_within(0)
                 return
             rest_s = self._timeout_s + MARGIN_S
@@ -295,13 +301,18 @@ class Supervisor:
         if not is_signal(self._code):
             self._code = culprit.code
         text = f"{culprit.program.name} {culprit.how}"
-        if culprit is killed and culprit.code == 128 + signal.SIGKILL:
+        if culprit is self._sabotaged:
+            pass  # who has done it is said already
+        elif culprit is killed and culprit.code == 128 + signal.SIGKILL:
             text += "; if nobody has done that, the machine may have run out of memory"
         elif culprit is named:
             text = self._verdict
         elif self._verdict:
             text += f"; {self._verdict}"
-        self._say(f"the job failed: {text}")
+        if not self._at_once:
+            self._say(f"the job failed: {text}")
+        elif text != f"{self._failed[0].program.name} {self._failed[0].how}":  # which is said already
+            self._say(f"it began with {text}" if culprit is not self._failed[0] else text)
 
     @staticmethod
     def _be_brief(children: Iterable[Child]) -> None:

@@ -114,7 +114,7 @@ class SweepResult:
         return figure
 
     def _draw_settings(self, figures: Any) -> Any:
-        names = [name for name in self._settings() if self.table[name].nunique() > 1]
+        names = [name for name in self._settings() if self.table[name].astype(str).nunique() > 1]
         if not names:
             return None
         figure = figures.Figure(figsize=(3 * len(names) + 0.6, 3.2), layout="constrained")
