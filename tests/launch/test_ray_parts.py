@@ -1,0 +1,126 @@
+"""The parts of jobs and sweeps on Ray that need no cluster: versions, options, functions to send."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dmod_launch
+from dmod.base import InvalidArgument
+from dmod_launch.cli import main
+from dmod_launch.ray_engine import check_version
+from dmod_launch.ray_job import RayOptions
+
+
+def test_names_that_the_package_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        dmod_launch.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("version", ["1.13.0", "2.43.9", "3.0.0"])
+def test_a_ray_that_does_not_fit_is_refused(version: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf"Ray {version} is installed; expected 2\.44 or newer"):
+        check_version(version)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--launcher local --address auto", "--address needs --launcher ray"),
+        ("--launcher ray --interface eth0", "--interface needs --launcher ssh"),
+        ("--launcher local --cpus-per-worker 2", "--cpus-per-worker needs --launcher ray"),
+    ],
+)
+def test_options_of_another_launcher(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["-n", "1", "-s", "1", *options.split(), "true"])
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_worker_takes() -> None:
+    assert RayOptions(2, 1, {"disk": 3}).worker() == {"CPU": 2, "GPU": 1, "disk": 3}
+    with pytest.raises(InvalidArgument, match="takes no resources"):
+        RayOptions(0).worker()
+    with pytest.raises(InvalidArgument, match="-1 GPU per worker"):
+        RayOptions(1, -1).worker()
+
+
+def test_outside_a_job_there_is_nobody_to_report_to() -> None:
+    dmod_launch.report({"loss": 1})
+    with pytest.raises(InvalidArgument, match="loss='high', expected a number"):
+        dmod_launch.report({"loss": "high"})  # type: ignore[dict-item]
+    assert dmod_launch.reporting(eval_end_callback=print)["eval_end_callback"] is print
+    with pytest.raises(InvalidArgument, match="batch_end_callback"):
+        dmod_launch.reporting(batch_end_callback=print)
+
+
+def test_a_function_that_cannot_be_sent_is_named_with_what_is_in_the_way() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    from dmod_launch.function_job import shipped
+
+    lock = threading.Lock()
+
+    def train(config: Any) -> None:
+        lock.acquire()
+
+    with pytest.raises(InvalidArgument, match=r"train cannot be sent .*its variable 'lock' is in the way"):
+        shipped(train, None)
+    with pytest.raises(InvalidArgument, match=r"config\['lock'\] is in the way"):
+        shipped(print, {"lock": lock})
+    with pytest.raises(InvalidArgument, match="expected a function"):
+        shipped("train", None)  # type: ignore[arg-type]
+
+
+def test_settings_on_the_command_line() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    from ray import tune
+
+    from dmod_launch.sweep_cli import parse_space
+
+    space = parse_space(
+        ["lr=loguniform(1e-3, 1)", "hidden=16,32", "epochs=3", "name=a", "c=choice(x,2)"], tune
+    )
+    assert space["hidden"] == {"grid_search": [16, 32]} and space["epochs"] == 3 and space["name"] == "a"
+    assert space["c"].categories == ["x", 2] and (space["lr"].lower, space["lr"].upper) == (1e-3, 1)
+    for text, message in [("lr", "expected NAME=VALUE"), ("lr=exp(1)", "'exp', expected one of uniform")]:
+        with pytest.raises(InvalidArgument, match=message):
+            parse_space([text], tune)
+
+
+def test_programs_to_sweep_over(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    from dmod_launch.sweep_cli import load_function
+
+    (tmp_path / "program.py").write_text("def train(config): return config\n")
+    assert load_function(str(tmp_path / "program.py"))({"a": 1}) == {"a": 1}
+    with pytest.raises(InvalidArgument, match="no function 'other'"):
+        load_function(f"{tmp_path / 'program.py'}:other")
+    with pytest.raises(InvalidArgument, match="no such file"):
+        load_function("nowhere.py")
+
+
+def test_configurations_that_have_no_meaning_here(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+
+    from dmod_launch.ray_fit import _options, _Plan
+
+    options, workers = _options(
+        ScalingConfig(num_workers=3, use_gpu=True, resources_per_worker={"CPU": 2}), True, 5.0
+    )
+    assert workers == 3 and options.worker() == {"CPU": 2, "GPU": 1} and options.strategy == "PACK"
+    plan = _Plan.of(
+        RunConfig("a", str(tmp_path), worker_runtime_env={"env_vars": {"X": "1"}, "working_dir": "/data"})
+    )
+    assert plan.directory == tmp_path / "a" and plan.environment == {"X": "1"}
+    assert plan.working_dir == "/data"
+    for config, message in [
+        (RunConfig(storage_path="s3://bucket"), "expected a directory"),
+        (RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute="x")), "the newest"),
+        (RunConfig(worker_runtime_env={"pip": ["x"]}), "pip: expected env_vars and working_dir only"),
+    ]:
+        with pytest.raises(InvalidArgument, match=message):
+            _Plan.of(config)
