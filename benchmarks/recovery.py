@@ -29,6 +29,13 @@ TIMEOUT_S = 300
 _DIGEST = re.compile(r"Digest of the parameters: (\w+)")
 _KILLED = re.compile(r"chaos: killing (.*) with")
 _SECONDS = re.compile(r"in ([\d.]+) s")
+_EPOCH = re.compile(r"Epoch\[(\d+)\] (Train-accuracy=)?")
+_EPOCHS_PER_LINE = 5
+_INTRODUCTION = """\
+Two workers and two servers train a small network, first undisturbed. Then the same job runs again, and
+dmod-launch kills processes of it with signal 9, at random moments, and starts it again each time. It goes
+on from its newest checkpoint, and has to end with the same parameters, bit for bit.
+"""
 
 
 def run(command: list[str], watch: bool = False) -> tuple[str, float]:
@@ -42,7 +49,7 @@ def run(command: list[str], watch: bool = False) -> tuple[str, float]:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            if watch:
+            if watch and _is_worth_showing(line):
                 print(line, end="", flush=True)
         code = process.wait(TIMEOUT_S)
     finally:
@@ -53,6 +60,14 @@ def run(command: list[str], watch: bool = False) -> tuple[str, float]:
     if code != 0:
         raise SystemExit(f"{' '.join(command)} ended with {code}:\n{output}")
     return output, time.monotonic() - start
+
+
+def _is_worth_showing(line: str) -> bool:
+    """Whether a line is to be watched: of the figures, one worker's accuracy now and then."""
+    found = _EPOCH.search(line)
+    if found is None:
+        return not line.rstrip().endswith("]")
+    return "worker 0" in line and found[2] is not None and int(found[1]) % _EPOCHS_PER_LINE == 0
 
 
 def job(checkpoint: str | None, epochs: int, *chaos: str) -> list[str]:
@@ -73,10 +88,12 @@ def digest_of(output: str) -> str:
 def recover(jobs: int, kills: int, seed: int, epochs: int, watch: bool) -> int:
     """Run the jobs; returns how many ended with other bits."""
     if watch:
-        print("An undisturbed run:\n")
+        print(f"{_INTRODUCTION}\n1. Undisturbed:\n", flush=True)
     output, undisturbed_s = run(job(None, epochs), watch)
     expected = digest_of(output)
     print(f"\nUndisturbed: {expected} in {undisturbed_s:.1f} s\n", flush=True)
+    if watch:
+        print("2. With kills:\n", flush=True)
     wrong = 0
     for number in range(jobs):
         with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +104,18 @@ def recover(jobs: int, kills: int, seed: int, epochs: int, watch: bool) -> int:
         wrong += found != expected
         verdict = "equal" if found == expected else "DIFFERENT"
         said = f"killed {', '.join(killed) or 'nobody: it was faster'}"
-        print(f"Job {number + 1:2}: {found} {verdict} in {seconds:.1f} s; {said}", flush=True)
+        if not watch:
+            print(f"Job {number + 1:2}: {found} {verdict} in {seconds:.1f} s; {said}", flush=True)
+    if watch:
+        print(f"\nWith kills:  {found} in {seconds:.1f} s; {said}")
+        print(f"Undisturbed: {expected} in {undisturbed_s:.1f} s\n")
+        if found != expected:
+            print("DIFFERENT: the parameters are not those of the undisturbed run. This is a bug.")
+        elif not killed:
+            print("The job ended before anything was killed; run this again.")
+        else:
+            print("EQUAL: both ended with the same parameters, bit for bit.")
+        return wrong
     print(f"\n{jobs - wrong} of {jobs} jobs ended with the undisturbed run's parameters, bit for bit.")
     return wrong
 
@@ -123,7 +151,7 @@ def main() -> int:
     if args.cost:
         cost(args.rounds)
         return 0
-    jobs, epochs = (1, max(args.epochs, 60)) if args.watch else (args.jobs, args.epochs)
+    jobs, epochs = (1, max(args.epochs, 30)) if args.watch else (args.jobs, args.epochs)
     return min(1, recover(jobs, args.kills, args.seed, epochs, args.watch))
 
 

@@ -234,6 +234,8 @@ class CheckpointManager:
         if manifest is not None:
             self._restore(manifest, state)
             self._taken_at = self.step
+        elif self._rank == 0:
+            logger.info("Nothing to go on from under %s: training begins", self._directory.path)
         self._found = None
         serials = self._directory.serials()
         self._serial = serials[-1] if serials else 0

@@ -79,7 +79,8 @@ def run_with_restarts(
         failure = supervisor.failure
         if failure is not None and failure.last_lines:
             say("\n    ".join((f"{failure.process} said last:", *failure.last_lines)))
-        say(f"restart {restart} of {max_restarts} in {pause_s:g} s; the job goes on from its newest checkpoint")
+        where = "the job goes on from its newest checkpoint"
+        say(f"restart {restart} of {max_restarts} in {pause_s:g} s; {where}")
         try:
             pause(pause_s)
         except KeyboardInterrupt:

@@ -43,6 +43,29 @@ def test_what_2bit_leaves_out_comes_later() -> None:
     assert abs(total[0] - 10) <= 0.25
 
 
+def test_what_a_dropped_round_took_is_there_again() -> None:
+    compressor = Compressor(Compression("2bit", 0.25))
+    compressor.encode("w", GRAD)
+    before = compressor.get_residuals()
+    compressor.begin()
+    compressor.encode("w", GRAD)
+    compressor.encode("new", GRAD)
+    assert not np.array_equal(compressor.get_residuals()["w"], before["w"])
+    compressor.take_back()
+    assert np.array_equal(compressor.get_residuals()["w"], before["w"])
+    assert not compressor.get_residuals()["new"].any()
+    compressor.begin()
+    compressor.take_back()  # a round that nothing was sent of
+    assert np.array_equal(compressor.get_residuals()["w"], before["w"])
+
+
+def test_what_is_left_over_can_be_kept_and_put_back() -> None:
+    one, other = (Compressor(Compression("2bit", 0.25)) for _ in range(2))
+    one.encode("w", GRAD)
+    other.set_residuals(one.get_residuals())
+    assert np.array_equal(one.encode("w", GRAD), other.encode("w", GRAD))
+
+
 def test_16_bits_round_to_the_nearest() -> None:
     bf16, fp16 = (Compressor(Compression(kind)) for kind in ("bf16", "fp16"))
     values = np.float32([1.00390625, 1.01171875, np.nan, np.inf, -3e38])

@@ -52,7 +52,7 @@ def test_a_failed_job_is_started_again() -> None:
     code, said, pauses, starts, _ = restarts([137, 1, 0], 5)
     assert (code, starts, pauses) == (0, [0, 1, 2], [1, 2])
     assert said[0] == "worker 1 said last:\n    loss=3\n    loss=2"
-    assert said[1] == "restart 1 of 5 in 1 s"
+    assert said[1] == "restart 1 of 5 in 1 s; the job goes on from its newest checkpoint"
 
 
 def test_it_is_given_up_at_last() -> None:

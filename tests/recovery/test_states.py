@@ -112,7 +112,7 @@ class Halving(mx.lr_scheduler.LRScheduler):
 
     def __call__(self, num_update: int) -> float:
         self.asked += 1
-        if self.asked % 30 == 0:
+        if self.asked % 10 == 0:
             self.base_lr *= 0.5
         return self.base_lr
 
