@@ -58,6 +58,11 @@ class Settings:
         ``DMOD_HEARTBEAT_S``: seconds between two signs of life.
     unit_bytes : int
         ``DMOD_UNIT_BYTES``: the size of the units in which large arrays travel.
+    overlap : bool or None
+        ``DMOD_OVERLAP``: whether gradients leave during `fit`'s backward pass. None: if any server
+        is on another host.
+    test_network : tuple of (float, float) or None
+        ``DMOD_TEST_NETWORK``: ``latency_ms,MB/s`` of a network that is pretended, for tests.
     cluster_metrics : bool
         ``DMOD_CLUSTER_METRICS``: whether `fit` reports metrics of all workers rather than each its own.
     update_on_kvstore : bool
@@ -99,6 +104,8 @@ class Settings:
     deaths_on_stdin: bool = False
     heartbeat_s: float = 1.0
     unit_bytes: int = 4 << 20
+    overlap: bool | None = None
+    test_network: tuple[float, float] | None = None
     cluster_metrics: bool = True
     update_on_kvstore: bool = True
     allow_mixed: bool = False
@@ -147,6 +154,22 @@ class _Reader:
         if not 0 < value < 1e9:
             raise InvalidArgument(f"{name}={text}: expected a positive number of seconds")
         return value
+
+    def optional_flag(self, name: str) -> bool | None:
+        return self.flag((name,), False) if self._environ.get(name, "").strip() else None
+
+    def network(self, name: str) -> tuple[float, float] | None:
+        """Seconds of latency, and bytes per second."""
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return None
+        try:
+            latency, speed = (float(part) for part in text.split(","))
+        except ValueError:
+            latency = speed = -1.0
+        if latency < 0 or speed <= 0:
+            raise InvalidArgument(f"{name}={text!r}: expected milliseconds and MB/s, such as 0.5,100")
+        return latency / 1e3, speed * 1e6
 
     def flag(self, names: tuple[str, ...], default: bool) -> bool:
         for name in names:
@@ -198,6 +221,8 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         deaths_on_stdin=read.flag(("DMOD_DEATHS_ON_STDIN",), False),
         heartbeat_s=heartbeat_s,
         unit_bytes=read.integer("DMOD_UNIT_BYTES", 4 << 20, 1024),
+        overlap=read.optional_flag("DMOD_OVERLAP"),
+        test_network=read.network("DMOD_TEST_NETWORK"),
         cluster_metrics=read.flag(("DMOD_CLUSTER_METRICS",), True),
         update_on_kvstore=read.flag(("DMOD_UPDATE_ON_KVSTORE", "MXNET_UPDATE_ON_KVSTORE"), True),
         allow_mixed=read.flag(("DMOD_ALLOW_MIXED",), False),

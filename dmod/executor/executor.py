@@ -277,7 +277,12 @@ class Executor:
             for name, array in written:
                 callback(name, NDArray(array.copy(), self._ctx))
 
-    def backward(self, out_grads: Any = None, is_train: bool = True) -> None:
+    def backward(
+        self,
+        out_grads: Any = None,
+        is_train: bool = True,
+        stops: Sequence[tuple[int, Callable[[], None]]] = (),
+    ) -> None:
         """Compute the gradients of the arguments.
 
         Parameters
@@ -286,6 +291,8 @@ class Executor:
             The gradients of the outputs. Not needed for outputs that are losses.
         is_train : bool
             Accepted; gradients belong to the last ``forward(is_train=True)``.
+        stops : sequence of (int, callable), optional
+            What to call after so many steps of the plan, in rising order.
 
         Raises
         ------
@@ -303,7 +310,13 @@ class Executor:
             )
         self._take_head_gradients(out_grads)
         with np.errstate(all="ignore"), self._backend.activate():
-            for step in plan.backward:
+            done = 0
+            for stop, call in stops:
+                for step in plan.backward[done:stop]:
+                    step()
+                done = stop
+                call()
+            for step in plan.backward[done:] if done else plan.backward:
                 step()
 
     def _take_head_gradients(self, out_grads: Any) -> None:

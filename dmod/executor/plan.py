@@ -86,6 +86,8 @@ class Plan:
         For each step, the operator and the node that it belongs to (for profiles).
     nbytes : int
         The memory that intermediate results take.
+    gradient_steps : dict of str to int
+        For each argument that wants a gradient, the number of the last backward step that writes it.
     """
 
     forward: list[Step] = field(default_factory=list)
@@ -94,6 +96,7 @@ class Plan:
     forward_titles: list[tuple[str, str]] = field(default_factory=list)
     backward_titles: list[tuple[str, str]] = field(default_factory=list)
     nbytes: int = 0
+    gradient_steps: dict[str, int] = field(default_factory=dict)
 
 
 class Buffer:
@@ -156,6 +159,7 @@ class _Compiler:
         self.backward_drafts: list[_Draft] = []
         self.buffers: list[Buffer] = []
         self.copies: dict[tuple[Key, int], Buffer] = {}
+        self.last_writes: dict[int, int] = {}  # the id of an array that was there -> backward step
         self.time = 0
 
     # ---- forward
@@ -378,7 +382,14 @@ class _Compiler:
         self.backward_drafts.append(
             _Draft(lambda: _build(op, build, call()), self.binding.place(node), title)
         )
+        self._writes(in_grads)
         self.time += 1
+
+    def _writes(self, buffers: Sequence[Buffer | None]) -> None:
+        """Note that the newest backward step writes these."""
+        for buffer in buffers:
+            if buffer is not None and buffer.is_bound:
+                self.last_writes[id(buffer.root.array)] = len(self.backward_drafts) - 1
 
     def _gradient_for(self, entry: Entry, grads: dict[Key, Buffer], place: Workspace) -> Buffer:
         """A buffer for a contribution to the gradient of `entry`: the argument's own array if it is free."""
@@ -435,6 +446,7 @@ class _Compiler:
         elif grad is None:
             clear = (lambda: clear_rows(array)) if is_sparse(array) else (lambda: array.fill(0))
             self.backward_drafts.append(_Draft(lambda: clear, place, ("_zeros", node.name)))
+            self._writes([target])
         elif grad.root.array is not array:
             self._copy(grad, target, self.backward_drafts)
 
@@ -461,6 +473,7 @@ class _Compiler:
             return lambda: add(first, second, out=out)
 
         self.backward_drafts.append(_Draft(build, target.place, ("_grad_add", "")))
+        self._writes([target])
 
     def _copy(self, source: Buffer, target: Buffer, drafts: list[_Draft]) -> None:
         self._note([source], target)
@@ -474,6 +487,8 @@ class _Compiler:
             return lambda: copy(into, array)
 
         drafts.append(_Draft(build, target.place, ("_copy", "")))
+        if drafts is self.backward_drafts:
+            self._writes([target])
 
     def _note(self, sources: list[Buffer], target: Buffer) -> None:
         """Note who reads and writes in a step of the plan's own."""
@@ -499,6 +514,8 @@ class _Compiler:
             plan.forward_titles.append(draft.title)
         plan.backward = [built(draft) for draft in self.backward_drafts]
         plan.backward_titles = [draft.title for draft in self.backward_drafts]
+        written = {name: self.last_writes.get(id(array)) for name, array in self.binding.grads.items()}
+        plan.gradient_steps = {name: step for name, step in written.items() if step is not None}
         return plan
 
     def _place_buffers(self, place: Workspace) -> int:

@@ -321,6 +321,36 @@ class KVStore(KVStoreBase):
         """
         raise NotImplementedError
 
+    def flat_units(self, name: str) -> list[list[slice]]:
+        """Into which parts a flat buffer is cut that can be pushed one by one; none if it cannot."""
+        return []
+
+    def begin_unit(
+        self, name: str, unit: int, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]
+    ) -> None:
+        """Let one of `flat_units` leave ahead of the next `pushpull_flat`, which has the same arguments.
+
+        Its part of `grads` is final, and `outs` may be written from now on.
+        """
+        raise NotImplementedError
+
+    @property
+    def prefers_overlap(self) -> bool:
+        """Whether gradients should leave early if nobody says otherwise: if a server is on another host."""
+        return False
+
+    def settle(self) -> None:
+        """Wait for what a call has left behind that was interrupted, as by Ctrl-C.
+
+        Until then servers may read the gradients that it pushed, so `Module` calls this before it computes
+        new ones.
+
+        Raises
+        ------
+        NotReadyError
+            It was interrupted when a part of its gradients had left: it cannot be completed.
+        """
+
     def end_epoch(self) -> tuple[int, ...]:
         """Take part in no more rounds of this epoch; returns when all workers have said so.
 

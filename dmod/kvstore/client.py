@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from dmod.base import ClusterError, MXNetError, NotReadyError, ProtocolError
+from dmod.base import ClusterError, EpochEnded, MXNetError, NotReadyError, ProtocolError
 from dmod.config import Settings
 from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Peer, Send
 from dmod.kvstore.client_state import ClientState
@@ -29,6 +29,7 @@ from dmod.kvstore.transports.addresses import scheduler_address, usable_addresse
 from dmod.kvstore.transports.base import Endpoint, Frame, Transport
 from dmod.kvstore.transports.segments import process_arena
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
+from dmod.kvstore.transports.slow import perhaps_slow
 from dmod.kvstore.wire import decode, encode
 
 __all__ = ["Client"]
@@ -144,10 +145,12 @@ class Client:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._results: dict[int, Done | Failed] = {}
+        self.interrupted: list[int] = []
+        """Operations whose `wait` was interrupted, as by Ctrl-C."""
         self._lost: MXNetError | None = None
         self._exited = self._closed = False
         self._owns_transport = transport is None
-        self._transport = transport or ShmTransport()
+        self._transport = transport or perhaps_slow(ShmTransport(), settings)
         self._endpoint = self._transport.endpoint()
         line = self._transport.endpoint()
         line.connect(SCHEDULER, scheduler)
@@ -180,22 +183,51 @@ class Client:
     def call(self, operation: Callable[..., tuple[int, list[Action]]], *args: Any, **kwargs: Any) -> Any:
         """Do one of `state`'s operations, and wait for its result; `now` is added to the arguments."""
         with self._lock:
-            return self._wait(self.begin(operation, *args, **kwargs))
+            return self.wait([self.begin(operation, *args, **kwargs)])[0]
 
     def begin(self, operation: Callable[..., tuple[int, list[Action]]], *args: Any, **kwargs: Any) -> int:
         """Begin one of `state`'s operations; returns its number, for `wait`."""
         with self._lock:
             if self._closed:
                 raise NotReadyError("the store has been closed; kvstore.create() makes another")
+            if self.interrupted:
+                self.settle()
             self._read_line()
             number, actions = operation(*args, now=time.monotonic(), **kwargs)
             self._carry_out(actions)
             return number
 
     def wait(self, numbers: Sequence[int]) -> list[Any]:
-        """The results of operations, in order; of several errors the first is raised."""
+        """The results of operations, in order; of several errors the first is raised, when all have ended."""
+        results: list[Any] = []
+        error: MXNetError | None = None
         with self._lock:
-            return [self._wait(number) for number in numbers]
+            try:
+                for number in numbers:
+                    try:
+                        results.append(self._wait(number))
+                    except MXNetError as failure:
+                        error = error or failure
+                        results.append(None)
+            except BaseException:  # Ctrl-C: servers go on reading the arrays that have been pushed
+                self.interrupted += numbers[len(results) :]
+                raise
+        if error is not None:
+            raise error
+        return results
+
+    def settle(self) -> None:
+        """Wait for the operations whose `wait` was interrupted; their results are gone."""
+        with self._lock:
+            while self.interrupted:
+                try:
+                    self._wait(self.interrupted[0])
+                except EpochEnded:
+                    log.debug("a call that was interrupted belonged to an epoch that has ended")
+                except MXNetError:
+                    self.interrupted.pop(0)
+                    raise
+                self.interrupted.pop(0)
 
     def _wait(self, number: int) -> Any:
         while number not in self._results:

@@ -202,12 +202,20 @@ class ClientState(Operations):
         priority: int = 0,
         record: bytes | None = None,
         compressor: Compressor | None = None,
+        unit: int | None = None,
     ) -> Started:
         """Contribute ``(key, array, outs)`` and read the values after the round; see `push` and `pull`.
 
-        An out may be the array itself. A tuple that is passed again is not checked again.
+        An out may be the array itself. A tuple that is passed again is not checked again. With `unit` only
+        that of the `units` takes part; all others have to follow before anything else is done with the keys.
         """
-        return self._exchange("pushpull", arrays, now, priority, record, compressor)
+        return self._exchange("pushpull", arrays, now, priority, record, compressor, unit)
+
+    def units(self, key: Key) -> list[list[slice]]:
+        """In which parts a whole array that is pushed to `key` travels."""
+        known = self._key("units", key)
+        entry: Entry = (known, np.empty(0, known.dtype), ())
+        return [[cut for _, cut in unit.places] for unit in self._units(f"units({key!r})", [entry])]
 
     def end_epoch(self, now: float) -> Started:
         """Take part in no more rounds of this epoch.
@@ -315,6 +323,7 @@ class ClientState(Operations):
         priority: int,
         record: bytes | None,
         compressor: Compressor | None = None,
+        unit: int | None = None,
     ) -> Started:
         what = _named(call, entries)
         self._check_ready(what)
@@ -331,9 +340,9 @@ class ClientState(Operations):
             if call != "pull" and self._ended_by is not None:
                 operation.dropped_by = self._ended_by
                 return
-            for unit in units:
-                build, take = exchange.request(unit)
-                self._add(operation, unit.server, build, take, unit.pieces, priority)
+            for leaving in units if unit is None else [units[unit]]:
+                build, take = exchange.request(leaving)
+                self._add(operation, leaving.server, build, take, leaving.pieces, priority)
 
         operation.begin = begin
         return self._begin(operation, now)

@@ -116,6 +116,7 @@ class DistStore(KVStore):
         self._config: dict[str, Any] | None = None
         self._said_unequal = False
         self._compressor: Compressor | None = None
+        self._begun: dict[Key, dict[int, int]] = {}  # units that left early, and their operations
         self._repeated: _Repeated | None = None
         self._client = _join(kind) if client is None else client
         if client is None:
@@ -301,6 +302,9 @@ class DistStore(KVStore):
         check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
         total = entry.total(grads)
         push, compressor = self._client.state.pushpull, None if exact else self._compressor
+        if name in self._begun:
+            self._complete(name, (name, total, outs))
+            return
         if isinstance(total, np.ndarray) and all(isinstance(out, np.ndarray) for out in outs):
             self._send(push, [(name, total, outs)], compressor)
             return
@@ -308,6 +312,47 @@ class DistStore(KVStore):
         self._send(push, [(name, to_host(total), [arrived])], compressor)
         for out in outs:
             copy(out, arrived)
+
+    def flat_units(self, name: str) -> list[list[slice]]:
+        if self.asynchronous or self._compressor is not None:
+            return []
+        return self._client.state.units(name)
+
+    def begin_unit(
+        self, name: str, unit: int, grads: Sequence[np.ndarray], outs: Sequence[np.ndarray]
+    ) -> None:
+        self._begin_unit(unit, (name, grads[0], outs), self._begun.setdefault(name, {}))
+
+    def _begin_unit(self, unit: int, entry: Any, begun: dict[int, int]) -> None:
+        # The first layers' weights are the first that the next step reads.
+        client = self._client
+        begun[unit] = client.begin(client.state.pushpull, [entry], priority=-unit, unit=unit)
+
+    def _complete(self, name: str, entry: Any) -> None:
+        """Push the units that have not left yet, and wait for all of them."""
+        begun = self._begun[name]
+        for unit in range(len(self._client.state.units(name))):
+            if unit not in begun:
+                self._begin_unit(unit, entry, begun)
+        del self._begun[name]
+        self._client.wait(list(begun.values()))
+
+    @property
+    def prefers_overlap(self) -> bool:
+        host = self._client.member.join.host
+        return any(member.role == "server" and member.host != host for member in self._client.view.members)
+
+    def settle(self) -> None:
+        if self._begun:
+            name, begun = next(iter(self._begun.items()))
+            raise NotReadyError(
+                f"pushpull_flat({name!r}): a step was interrupted when {len(begun)} of "
+                f"{len(self._client.state.units(name))} units of its gradients had left; it can neither be "
+                "completed nor repeated: start this job again from a checkpoint (with DMOD_OVERLAP=0 a "
+                "backward pass can be interrupted)"
+            )
+        if self._client.interrupted:
+            self._client.settle()
 
     def end_epoch(self) -> tuple[int, ...]:
         if self.asynchronous:

@@ -19,6 +19,7 @@ from dmod.kvstore.scheduler_state import SchedulerState
 from dmod.kvstore.server import FAREWELL_S, run_node
 from dmod.kvstore.transports.addresses import scheduler_address
 from dmod.kvstore.transports.base import Endpoint, Transport
+from dmod.kvstore.transports.slow import perhaps_slow
 from dmod.kvstore.transports.zeromq import ZmqTransport
 
 __all__ = ["run_scheduler", "schedule"]
@@ -77,7 +78,7 @@ def run_scheduler(
         The settings are incomplete, or name an address that is not permitted.
     """
     address = scheduler_address(settings)
-    transport = transport or ZmqTransport()
+    transport = transport or perhaps_slow(ZmqTransport(), settings)
     endpoint = transport.endpoint()
     try:
         try:

@@ -28,6 +28,7 @@ from dmod.kvstore.transports.base import Endpoint, Transport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import shared_empty
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
+from dmod.kvstore.transports.slow import perhaps_slow
 from dmod.kvstore.wire import decode, encode
 from dmod.ndarray.flat import Segment, aligned_empty
 from dmod.optimizer import FlatUpdater, from_config
@@ -196,7 +197,7 @@ def run_server(
     _keep_freed_memory()
     wanted = settings.transport
     directory = PrivateDirectory() if wanted != "tcp" else None
-    transport = transport or ShmTransport()
+    transport = transport or perhaps_slow(ShmTransport(), settings)
     endpoint = transport.endpoint()
     try:
         addresses = []

@@ -384,7 +384,11 @@ class BaseModule:
         while data_batch is not None:
             if monitor is not None:
                 monitor.tic()
-            self.forward_backward(data_batch)
+            self._update_follows(monitor is None)
+            try:
+                self.forward_backward(data_batch)
+            finally:
+                self._update_follows(False)
             try:
                 self.update()
             except EpochEnded:
@@ -415,6 +419,9 @@ class BaseModule:
         """The store that connects this worker with others, if there is one."""
         stores = (getattr(learner, "store", None) for learner in self.learners)
         return next((store for store in stores if store is not None and store.num_workers > 1), None)
+
+    def _update_follows(self, follows: bool) -> None:
+        """Whether the next backward pass is for certain followed by `update`, with no change of gradients."""
 
     def _end_epoch(self) -> None:
         """Called by `fit` after the last batch of an epoch."""

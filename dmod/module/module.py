@@ -33,6 +33,7 @@ from dmod.registry import nearest
 from dmod.symbol import Symbol
 from dmod.worker import DeviceState, ExecutorGroup, ParameterSet, choose_strategy
 from dmod.worker.group import infer_parameters
+from dmod.worker.overlap import overlap_of
 from dmod.worker.slicing import as_descs
 
 __all__ = ["Module"]
@@ -322,6 +323,7 @@ class Module(BaseModule):
         return group
 
     _monitors: tuple[Any, ...] = ()
+    _leave_early = False  # whether gradients may be pushed while the backward pass goes on
 
     def reserve_memory(self) -> None:
         """Compile now what the next step will run, so that memory has its size from the start."""
@@ -660,6 +662,8 @@ class Module(BaseModule):
             group = self._group("forward")
         if is_train and getattr(data_batch, "label", None):
             self._warn_of_lost_labels(group)
+        if is_train and self._may_drop:
+            self._kvstore.settle()  # type: ignore[union-attr]
         group.forward(data_batch, is_train)
         self._computed = True
 
@@ -724,9 +728,18 @@ class Module(BaseModule):
             )
         if self._may_drop and self._params is not None:
             self._params.remember_aux()
-        self._group("backward").backward(out_grads)
+            self._kvstore.settle()  # type: ignore[union-attr]
+        group = self._group("backward")
+        overlap = None
+        if self._leave_early and out_grads is None and not self._monitors:
+            overlap = overlap_of(group, self._strategy)
+        group.backward(out_grads, () if overlap is None else overlap.stops)
         self._has_gradients = True
         self._params_dirty = True  # auxiliary states move in backward
+
+    def _update_follows(self, follows: bool) -> None:
+        own = (type(self).forward_backward, type(self).forward, type(self).backward, type(self).update)
+        self._leave_early = follows and own == _OWN_STEP and self.__dict__.keys().isdisjoint(_STEP)
 
     def update(self) -> None:
         """Update the parameters from the gradients, on all devices and with all workers.
@@ -901,3 +914,8 @@ def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> N
     missing = [name for name in names if name not in given]
     if missing:
         raise InvalidArgument(f"{what}: the checkpoint lacks {', '.join(map(repr, missing))}")
+
+
+_STEP = ("forward_backward", "forward", "backward", "update")
+_OWN_STEP = tuple(getattr(Module, name) for name in _STEP)
+"""What a step of `fit` consists of, unless a subclass or an object has methods of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ from dmod.symbol import Symbol
 from dmod.worker.parameters import ParameterSet
 from dmod.worker.slicing import batch_axis, batch_size_of, load_slices, on_device, part_of, split_batch
 
-__all__ = ["DeviceState", "ExecutorGroup", "infer_parameters"]
+__all__ = ["DeviceState", "ExecutorGroup", "Stops", "infer_parameters"]
+
+Stops = Sequence[tuple[int, Callable[[], None]]]
+"""What to call after so many steps of a backward pass."""
 
 
 class DeviceState:
@@ -141,6 +144,7 @@ class ExecutorGroup:
         self._label_names = [d.name for d in label_shapes]
         self._label_axes = [batch_axis(d) for d in label_shapes]
         self._output_axes = self._batch_axes_of_outputs()
+        self.overlap: Any = None  # what `overlap.overlap_of` has found out
 
     def _bind(self, device: int, devices: DeviceState) -> Executor:
         """The executor of one device: parameters from the set, inputs of its own."""
@@ -210,8 +214,17 @@ class ExecutorGroup:
         for executor in self.execs:
             executor.forward(is_train)
 
-    def backward(self, out_grads: Any = None) -> None:
-        """Compute the gradients on every device from those of the whole batch's outputs."""
+    @property
+    def writes_all_gradients(self) -> bool:
+        """Whether a backward pass writes the gradients of all parameters anew, and by itself."""
+        reqs = {self._reqs.get(name, "null") for name in self.params.trained}
+        return reqs == {"write"} and not any(self._unused)
+
+    def backward(self, out_grads: Any = None, stops: Stops = ()) -> None:
+        """Compute the gradients on every device from those of the whole batch's outputs.
+
+        With `stops`, see `Executor.backward`, there is one device.
+        """
         if isinstance(out_grads, NDArray):
             out_grads = [out_grads]
         for unused in self._unused:
@@ -222,7 +235,7 @@ class ExecutorGroup:
                     clear_rows(grad)
         for executor, part in zip(self.execs, self.slices, strict=True):
             if out_grads is None:
-                executor.backward()
+                executor.backward(stops=stops)
                 continue
             parts = [
                 g if g is None or len(self.execs) == 1 else NDArray(part_of(g._data, axis, part), g.context)

@@ -192,6 +192,10 @@ class _WithStore:
         """See `UpdateStrategy`."""
         self.params = params
 
+    def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
+        """What `update` pushes by which names, and where it has the answers written."""
+        raise NotImplementedError
+
 
 def _names(prefix: str, groups: list[FlatGroup]) -> list[str]:
     """The keys of flat buffers: the dtype, and a number if ``group2ctxs`` makes several of one dtype."""
@@ -211,8 +215,11 @@ class StoreUpdate(_WithStore):
 
     def update(self) -> None:
         """Push the gradients, get the new weights."""
-        for name, group in self._groups():
-            self.store.pushpull_flat(name, group.grads, group.values)
+        for name, group, outs in self.exchanged():
+            self.store.pushpull_flat(name, group.grads, outs)
+
+    def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
+        return [(name, group, group.values) for name, group in self._groups()]
 
     def get_states(self) -> OptimizerStates:
         """See `UpdateStrategy`."""
@@ -233,10 +240,15 @@ class SummedUpdate(_WithStore):
 
     def update(self) -> None:
         """Push the gradients, get their sum, update one device and copy to the others."""
-        for (name, group), total in zip(self._groups(), self._sums, strict=True):
-            self.store.pushpull_flat(name, group.grads, [total])
+        for name, group, outs in self.exchanged():
+            self.store.pushpull_flat(name, group.grads, outs)
         self._applier.apply(self._sums)
         self.params.broadcast_weights()
+
+    def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
+        return [
+            (name, group, [total]) for (name, group), total in zip(self._groups(), self._sums, strict=True)
+        ]
 
     def rebind(self, params: ParameterSet) -> None:
         """See `UpdateStrategy`."""

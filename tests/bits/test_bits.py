@@ -49,20 +49,20 @@ def test_one_process_repeats_bit_for_bit(
     assert run_local(tmp_path, DMOD_UPDATE_ON_KVSTORE=on_kvstore) == reference
 
 
-# Every pair of the three choices occurs.
+# Every pair of the first three choices occurs.
 @pytest.mark.parametrize(
-    ("transport", "servers", "on_kvstore"),
+    ("transport", "servers", "on_kvstore", "overlap"),
     [
-        ("tcp", "1", "1"),
-        ("tcp", "3", "0"),
-        ("ipc", "1", "0"),
-        ("ipc", "3", "1"),
-        ("shm", "1", "1"),
-        ("shm", "3", "0"),
+        ("tcp", "1", "1", "0"),
+        ("tcp", "3", "0", "1"),
+        ("ipc", "1", "0", "0"),
+        ("ipc", "3", "1", "1"),
+        ("shm", "1", "1", "1"),
+        ("shm", "3", "0", "0"),
     ],
 )
 def test_two_workers_compute_the_bits_of_two_devices(
-    transport: str, servers: str, on_kvstore: str, reference: dict[str, bytes], tmp_path: Path
+    transport: str, servers: str, on_kvstore: str, overlap: str, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
     run(
         [
@@ -79,6 +79,7 @@ def test_two_workers_compute_the_bits_of_two_devices(
         ],
         DMOD_TRANSPORT=transport,
         DMOD_UPDATE_ON_KVSTORE=on_kvstore,
+        DMOD_OVERLAP=overlap,
     )
     for rank in range(2):
         found = read(tmp_path / f"{rank}.npz")
