@@ -132,7 +132,7 @@ class Supervisor:
         self._selector.register(reader, selectors.EVENT_READ, None)
         try:
             self._start(programs)
-            if self._saboteur is not None:
+            if self._saboteur is not None and self._at_once:  # else nothing would start the job again
                 self._saboteur.begin(time.monotonic())
             while any(child.ended_at is None for child in self._children):
                 self._step(reader)
@@ -275,10 +275,7 @@ class Supervisor:
             if self._at_once:
                 self._say(f"{child.program.name} {child.how}; ending the others")
                 self._be_brief(c for c in self._children if c is not child)
-                for other in self._children:
-                    if other is not child and other.program.role != "worker":
-                        for relay in other.relays:  # nothing of the user's: that they are ended
-                            relay.muted = True
+                self._mute_consequences(child)
                 self._end_within(0)
                 return
             rest_s = self._timeout_s + MARGIN_S
@@ -313,6 +310,17 @@ class Supervisor:
             self._say(f"the job failed: {text}")
         elif text != f"{self._failed[0].program.name} {self._failed[0].how}":  # which is said already
             self._say(f"it began with {text}" if culprit is not self._failed[0] else text)
+
+    def _mute_consequences(self, culprit: Child) -> None:
+        """Leave out what follows from the end of `culprit`, as far as it can be nothing else."""
+        for child in self._children:
+            if child is culprit:
+                continue
+            output, errors = child.relays
+            if child.program.role != "worker":
+                output.muted = errors.muted = True  # nothing of the user's
+            elif is_signal(culprit.code):
+                errors.muted = True  # who was killed has not failed because of another one
 
     @staticmethod
     def _be_brief(children: Iterable[Child]) -> None:

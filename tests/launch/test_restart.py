@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +13,9 @@ import pytest
 
 from dmod_launch.chaos import Saboteur
 from dmod_launch.cli import main
+from dmod_launch.job import Program
 from dmod_launch.restart import Announcer, run_with_restarts
-from dmod_launch.supervisor import Failure
+from dmod_launch.supervisor import Failure, Supervisor
 
 
 class Run:
@@ -106,6 +110,18 @@ def test_each_start_has_one_kill_until_none_is_left() -> None:
         assert saboteur.due_in(1000.0) is None
     saboteur.begin(100.0)
     assert saboteur.due_in(100.0) is None
+
+
+def test_nobody_is_killed_when_no_restart_is_left() -> None:
+    out = io.BytesIO()
+    for at_once in (True, False):
+        command = "import time; time.sleep(60)" if at_once else "import time; time.sleep(0.5)"
+        program = Program("worker", 0, (sys.executable, "-c", command), dict(os.environ))
+        code = Supervisor(1.0, out, out, False, at_once, Saboteur(0.05, 9, 1)).run([program])
+        assert code == (128 + signal.SIGKILL if at_once else 0)
+    assert out.getvalue().count(b"chaos: killing worker 0") == 1
+    assert b"the machine may have run out of memory" not in out.getvalue()
+    assert b"the job failed" not in out.getvalue(), "it is to be started again"
 
 
 def test_a_seed_makes_the_same_choices() -> None:
