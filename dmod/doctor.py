@@ -25,12 +25,13 @@ from dmod.config import kernel_variables, settings
 from dmod.context import num_gpus
 from dmod.device.kernels import compiled_kernels
 from dmod.device.onednn import onednn
+from dmod.device.onednn import version as onednn_version
 
 __all__ = ["Finding", "examine", "report"]
 
 OK, SLOW, MISSING, BAD = "ok", "slow", "missing", "bad"
 _MARKS = {OK: "ok  ", SLOW: "slow", MISSING: "none", BAD: "BAD "}
-_CORE = ("numpy", "pyzmq", "msgpack", "numba", "threadpoolctl")
+_CORE = ("numpy", "pyzmq", "msgpack", "threadpoolctl")
 _EXTRAS = {
     "ray": ("ray", "launching and sweeping on a Ray cluster"),
     "opencv-python-headless": ("image", "reading pictures: mx.image, ImageRecordIter"),
@@ -108,6 +109,11 @@ def _versions() -> Iterator[Finding]:
             yield Finding(BAD, package, "not installed", f"pip install {package}")
         else:
             yield Finding(OK, package, version)
+    version = _version("numba")
+    if version is None:
+        yield Finding(SLOW, "numba", "not installed: numpy alone computes", "pip install numba")
+    else:
+        yield Finding(OK, "numba", version)
     for package, (extra, purpose) in _EXTRAS.items():
         version = _version(package)
         if version is None:
@@ -177,21 +183,36 @@ def _kernels() -> Iterator[Finding]:
         yield Finding(OK, "BLAS", f"{' '.join(filter(None, parts))}, {pool['num_threads']} threads")
     yield Finding(OK, "matrix products", f"{_sgemm_rate():.0f} GFLOP/s (512 x 512, float32)")
     if compiled_kernels() is None:
+        off = _version("numba") is not None
         yield Finding(
-            SLOW, "compiled kernels", "off: numpy alone computes", "pip install numba, and unset DMOD_NUMBA=0"
+            SLOW,
+            "compiled kernels",
+            "off: numpy alone computes",
+            "unset DMOD_NUMBA, if it is 0; else see what importing numba says"
+            if off
+            else "pip install numba",
         )
     else:
         yield Finding(OK, "compiled kernels", "numba's")
-    engine = onednn()
-    if engine is None:
-        yield Finding(
-            SLOW,
-            "oneDNN",
-            "not found, or not usable: convolutions run on BLAS",
-            "pip install onednn-cpu-gomp (Linux on x86-64; needs libgomp), or set DMOD_ONEDNN to a libdnnl",
+    yield _convolutions()
+
+
+def _convolutions() -> Finding:
+    if onednn() is not None:
+        return Finding(OK, "oneDNN", onednn_version())
+    named = settings().onednn
+    if named == "0":
+        return Finding(
+            SLOW, "oneDNN", "switched off (DMOD_ONEDNN=0): convolutions run on BLAS", "unset DMOD_ONEDNN"
         )
+    if named:
+        found = f"{named} (DMOD_ONEDNN) is not there, or not usable: convolutions run on BLAS"
+        return Finding(SLOW, "oneDNN", found, "name a libdnnl.so of version 3, or unset DMOD_ONEDNN")
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        remedy = "pip install onednn-cpu-gomp, which needs the system's libgomp"
     else:
-        yield Finding(OK, "oneDNN", "found")
+        remedy = "install oneDNN 3, and set DMOD_ONEDNN to its library"
+    return Finding(SLOW, "oneDNN", "not found, or not usable: convolutions run on BLAS", remedy)
 
 
 def _sgemm_rate() -> float:
@@ -302,7 +323,10 @@ def _shared_memory() -> Iterator[Finding]:
 def _limits() -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _ENOUGH_FILES:
-        remedy = f"ulimit -n {hard if hard > 0 else 4096}"
+        most = hard if hard != resource.RLIM_INFINITY else 4 * _ENOUGH_FILES
+        remedy = f"ulimit -n {most}"
+        if most < _ENOUGH_FILES:  # only root may raise it
+            remedy = f"raise the hard limit, {most}: limits.conf, or docker run --ulimit nofile=4096"
         yield Finding(SLOW, "open files", f"at most {soft}: a server with many workers needs more", remedy)
     else:
         yield Finding(OK, "open files", f"at most {soft}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import namedtuple
 from importlib import metadata
 from typing import Any
@@ -51,7 +52,7 @@ def test_without_numba(without_numba: None) -> None:
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(package: str) -> str:
-        if package in ("ray", "msgpack"):
+        if package in ("ray", "msgpack", "numba"):
             raise metadata.PackageNotFoundError(package)
         return "1.0"
 
@@ -59,6 +60,7 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find("ray").status == MISSING
     assert 'pip install "dmod[ray]"' in find("ray").remedy
     assert find("msgpack").status == BAD
+    assert find("numba").status == SLOW  # dmod does without
     assert main(["doctor"]) == 1
 
 
@@ -72,6 +74,34 @@ def test_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda what: (256, 4096))
     assert find("open files").remedy == "ulimit -n 4096"
+
+
+def test_few_open_files_that_the_user_cannot_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda what: (256, 256))
+    assert find("open files").remedy.startswith("raise the hard limit, 256")
+
+
+def test_no_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = doctor.resource.RLIM_INFINITY
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda what: (256, none))
+    assert find("open files").remedy == "ulimit -n 4096"
+
+
+@pytest.mark.parametrize(
+    ("named", "found", "remedy"),
+    [
+        ("0", "switched off (DMOD_ONEDNN=0)", "unset DMOD_ONEDNN"),
+        ("/no/libdnnl.so", "/no/libdnnl.so (DMOD_ONEDNN) is not there", "name a libdnnl.so"),
+        ("", "not found", "DMOD_ONEDNN" if platform.machine() != "x86_64" else "pip install onednn-cpu-gomp"),
+    ],
+)
+def test_without_onednn(named: str, found: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMOD_ONEDNN", named)
+    monkeypatch.setattr(doctor, "onednn", lambda: None)
+    finding = find("oneDNN")
+    assert finding.status == SLOW
+    assert finding.found.startswith(found)
+    assert remedy in finding.remedy
 
 
 def test_a_setting_that_does_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
