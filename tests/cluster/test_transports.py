@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ from dmod.kvstore.transports.inproc import InprocTransport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import Arena
 from dmod.kvstore.transports.shm import ShmTransport
+from dmod.kvstore.transports.slow import SlowTransport
 
 DEADLINE_S = 20.0
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "ipc", "shm", "inproc"])
+@pytest.mark.parametrize("scheme", ["tcp", "ipc", "shm", "inproc", "slow"])
 def test_messages_go_both_ways_whole_and_in_order(scheme: str) -> None:
     transport: Transport = InprocTransport() if scheme == "inproc" else ShmTransport(Arena())
+    if scheme == "slow":
+        transport, scheme = SlowTransport(transport, 0.002, 1e9), "tcp"
     server, client, directory = transport.endpoint(), transport.endpoint(), PrivateDirectory()
     try:
         names = {"tcp": "tcp://127.0.0.1:0", "ipc": f"ipc://{directory.path}/s"}
@@ -108,3 +112,17 @@ def test_a_worker_takes_the_fastest_address_that_it_can_use(tmp_path: Path) -> N
     assert usable(elsewhere, "shm") == []
     (tmp_path / "shm").unlink()  # another file system, such as a container's
     assert usable(here, "auto") == ["ipc", "tcp"]
+
+
+def test_a_pretended_network_takes_its_time() -> None:
+    transport = SlowTransport(InprocTransport(), 0.03, 1e6)
+    server, client = transport.endpoint(), transport.endpoint()
+    client.connect("the server", server.bind("inproc://s:0"))
+    begin = time.monotonic()
+    for number in range(2):
+        client.send("the server", [bytes([number]), bytes(20_000)])
+    assert server.receive(0.001) is None
+    for number in range(2):
+        got = server.receive(DEADLINE_S)
+        assert got is not None and bytes(got[1][0]) == bytes([number])
+        assert time.monotonic() - begin >= 0.03 + (number + 1) * 0.02

@@ -130,6 +130,31 @@ def test_pushes_and_pulls_of_many_keys_in_any_order_give_the_same_bits(
     run(Simulator(seed, num_workers, 2, program, unit_bytes=128, shared=shared, **CHAOS))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_units_that_leave_one_by_one_give_the_same_bits(seed: int) -> None:
+    """In any order, and in the last round of worker 1, which nobody else has, none of them is applied."""
+    num_workers, rounds = 2 + seed % 2, 3
+    data = Data(seed, num_workers, rounds + 1)
+
+    def program(worker: Worker) -> Any:
+        client, rank, weights = yield from setup(worker, data)
+        units = client.units("w")
+        assert len(units) > 2 and sum(cut.stop - cut.start for unit in units for cut in unit) == LAYOUT.size
+        rng = random.Random(seed * 10 + rank)
+        for round in range(rounds + (rank == 1)):
+            entry = ("w", data.grads[round, rank].copy(), [weights])
+            order = rng.sample(range(len(units)), len(units))
+            try:
+                yield [client.pushpull([entry], worker.now(), priority=-i, unit=i) for i in order]
+            except EpochEnded:
+                assert round == rounds
+        np.testing.assert_array_equal(weights, data.weights_after(rounds))
+        done = yield client.end_epoch(worker.now())
+        assert done == tuple(rounds + (rank == 1) for rank in range(num_workers))
+
+    run(Simulator(seed, num_workers, 1 + seed % 2, program, **CHAOS))
+
+
 @pytest.mark.parametrize("network", [{}, CHAOS], ids=["calm", "chaos"])
 @pytest.mark.parametrize("seed", range(6))
 def test_unequal_numbers_of_batches_end_every_epoch_together(seed: int, network: dict[str, float]) -> None:

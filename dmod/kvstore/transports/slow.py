@@ -18,6 +18,8 @@ from dmod.kvstore.transports.base import Endpoint, Frame, Transport
 
 __all__ = ["SlowTransport", "perhaps_slow"]
 
+_EARLY_S = 1e-3
+"""ZeroMQ waits for whole milliseconds: it may be back so much too early."""
 _STAMP = struct.Struct("<dQ")  # when the last byte arrives, and how many there are
 
 
@@ -76,8 +78,6 @@ class SlowEndpoint(Endpoint):
 
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (got := self._endpoint.receive(0)) is not None:
-            self._keep(*got)
         while True:
             now = time.monotonic()
             if self._arriving and self._arriving[0][0] <= now:
@@ -88,7 +88,7 @@ class SlowEndpoint(Endpoint):
             got = self._endpoint.receive(max(0.0, min(ends) - now) if ends else None)
             if got is not None:
                 self._keep(*got)
-            elif not ends or time.monotonic() < min(ends) - 1e-3 or min(ends) == deadline:
+            elif not self._arriving or time.monotonic() < self._arriving[0][0] - _EARLY_S:
                 return None  # woken, or too late
 
     def _keep(self, peer: Peer, frames: list[Frame]) -> None:
