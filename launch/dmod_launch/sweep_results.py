@@ -131,8 +131,10 @@ class SweepResult:
         return figure
 
     def _settings(self) -> list[str]:
+        """Those that a picture can show: numbers and words."""
         config = {} if self.best is None else self.best.config
-        return [name for name in config if name in self.table]
+        kinds = (int, float, str)
+        return [name for name in config if name in self.table and isinstance(config[name], kinds)]
 
 
 def _last_line(error: Any) -> str:
