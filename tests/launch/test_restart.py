@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -114,14 +113,9 @@ def test_each_start_has_one_kill_until_none_is_left() -> None:
 
 def test_nobody_is_killed_when_no_restart_is_left() -> None:
     out = io.BytesIO()
-    for at_once in (True, False):
-        command = "import time; time.sleep(60)" if at_once else "import time; time.sleep(0.5)"
-        program = Program("worker", 0, (sys.executable, "-c", command), dict(os.environ))
-        code = Supervisor(1.0, out, out, False, at_once, Saboteur(0.05, 9, 1)).run([program])
-        assert code == (128 + signal.SIGKILL if at_once else 0)
-    assert out.getvalue().count(b"chaos: killing worker 0") == 1
-    assert b"the machine may have run out of memory" not in out.getvalue()
-    assert b"the job failed" not in out.getvalue(), "it is to be started again"
+    program = Program("worker", 0, (sys.executable, "-c", "import time; time.sleep(0.5)"), dict(os.environ))
+    assert Supervisor(1.0, out, out, False, False, Saboteur(0.05, 9, 1)).run([program]) == 0
+    assert out.getvalue() == b""
 
 
 def test_a_seed_makes_the_same_choices() -> None:
