@@ -4,8 +4,11 @@
 
 Workloads: ResNet-50's 161 keys (102 MB), one key of 64 MB, 1000 keys of 1 KB in one list call, 4 bytes;
 as a sum, and with SGD momentum on the servers. All systems of a table run at the same time and take
-turns; figures are medians over the rounds, minima beside them. Without MXNet (`make oracle`, or
-``DMOD_ORACLE``) and torch (`make peers`, or ``DMOD_PEERS``) only dmod is measured. gloo only sums.
+turns; figures are medians over the rounds, minima beside them. At the end stands the memory that the
+largest server takes: when it has served 4 bytes, so that all code is loaded; after the workloads; and what
+it may take then, which is room for values, states, and 1.2 times the gradients that its transport holds.
+Without MXNet (`make oracle`, or ``DMOD_ORACLE``) and torch (`make peers`, or ``DMOD_PEERS``) only dmod is
+measured. gloo only sums.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -85,6 +89,9 @@ def compare(args: argparse.Namespace, optimizer: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         jobs = [stack.enter_context(job) for job in systems(args, optimizer)]
+        for job in jobs:
+            measure(job, "4 bytes", 2)
+        idle = {job.name: memory for job in jobs if (memory := server_memory(job)) is not None}
         for workload in args.workloads:
             bursts = {}
             for job in jobs:
@@ -97,10 +104,24 @@ def compare(args: argparse.Namespace, optimizer: str) -> dict[str, Any]:
                     runs[job.name].append(measure(job, workload, bursts[job.name]))
             result[workload] = figures(runs)
             print(f"{optimizer}: {workload} done", file=sys.stderr)
+        room = server_room(args, optimizer)
         result["server memory, MB"] = {
-            job.name: round(memory) for job in jobs if (memory := server_memory(job)) is not None
+            job.name: {
+                "idle": round(idle[job.name]),
+                "now": round(memory),
+                "at most": round(idle[job.name] + room),
+            }
+            for job in jobs
+            if (memory := server_memory(job)) is not None
         }
     return result
+
+
+def server_room(args: argparse.Namespace, optimizer: str) -> float:
+    """MB that a server of dmod may take for the workloads."""
+    shapes = [shape for name in args.workloads for shape in WORKLOADS[name](args.divide).values()]
+    values = sum(4 * math.prod(shape) for shape in shapes) / args.servers / 1e6
+    return values * ((2 if optimizer == "sgd" else 1) + 1.2 * args.workers)
 
 
 def figures(runs: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -123,7 +144,9 @@ def table(result: dict[str, Any]) -> str:
         for workload, rows in workloads.items():
             lines.append(f"\n{optimizer}: {workload}")
             if workload == "server memory, MB":
-                lines += [f"  {name:22}{value:10}" for name, value in rows.items()]
+                lines.append(f"  {'':22}{'idle':>12}{'now':>12}{'at most':>10}")
+                for name, row in rows.items():
+                    lines.append(f"  {name:22}{row['idle']:12}{row['now']:12}{row['at most']:10}")
                 continue
             lines.append(f"  {'':22}{'median ms':>12}{'min ms':>12}{'/ MXNet':>10}{'/ gloo':>10}")
             for name, row in rows.items():

@@ -1,6 +1,6 @@
 """What it gains that gradients leave while the backward pass goes on.
 
-    python benchmarks/overlap.py [--rounds 5] [--json FILE] [--picture docs/overlap.svg]
+    python benchmarks/overlap.py [--rounds 5] [--json FILE] [--picture docs/overlap.png]
 
 Two workers and one server on this host train a perceptron of 8 layers of 1024 (33 MB, batches of 128) with
 and without overlap (``DMOD_OVERLAP``), in turns: as they are connected here, and over pretended networks
@@ -77,7 +77,7 @@ def draw(recorded: dict[str, Any], path: str) -> None:
     """Two timelines, one above the other."""
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, layout="constrained")
@@ -96,7 +96,7 @@ def draw(recorded: dict[str, Any], path: str) -> None:
         axis.set_xlim(left=0)
     axes[-1].set_xlabel("milliseconds since the step began")
     figure.suptitle(f"A step of worker 0: {PICTURED}", fontsize=10)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="per process (default: 1)")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--json", metavar="FILE", help="where to write the figures besides printing them")
-    parser.add_argument("--picture", metavar="FILE", help="where to draw a step (SVG); needs matplotlib")
+    parser.add_argument("--picture", metavar="FILE", help="where to draw a step; needs matplotlib")
     args = parser.parse_args()
     results, recorded = {}, {}
     for network in args.networks:
