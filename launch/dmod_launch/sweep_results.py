@@ -138,6 +138,7 @@ class SweepResult:
 
 
 def _last_line(error: Any) -> str:
+    """What an error of a trial says, without the traceback from its actor; '' for None."""
     if error is None:
         return ""
     lines = [

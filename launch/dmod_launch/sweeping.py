@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +140,9 @@ def sweep(
         with _fewer_words():
             grid = tuner.fit()
         result = SweepResult.of(grid, metric, mode, directory)
+    for trial, error in zip(result.table["trial"], result.table["error"], strict=True):
+        if error:  # which Tune has at hand only now
+            tell(f"trial_{trial}: failed: {error}")
     if result.best is None:
         errors = sorted({str(error) for error in result.table["error"] if error})
         raise ClusterError(f"no trial has reported {metric!r}: " + ("; ".join(errors) or "none has ended"))
@@ -195,17 +197,9 @@ def _teller(tune: Any, say: Callable[[str], None], metric: str) -> Any:
         say(f"{trial}: {text} after {trial.last_result.get('training_iteration', 0)} epochs")
 
     def on_error(self: Any, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        say(f"{trial}: failed: {error_of(trial)}; the others go on")
+        say(f"{trial}: failed; the others go on")
 
     return type("Teller", (tune.Callback,), {"on_trial_complete": on_complete, "on_trial_error": on_error})()
-
-
-def error_of(trial: Any) -> str:
-    """What a trial of Tune's has failed of, in a line."""
-    with suppress(Exception):
-        error = trial.get_error()
-        return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-    return "unknown"
 
 
 class _fewer_words:
