@@ -30,6 +30,7 @@ from dmod import (
     random,
     recordio,
     recovery,
+    registry,
     rnn,
     symbol,
     test_utils,
@@ -113,3 +114,11 @@ __all__ = [
     "visualization",
     "viz",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("gluon", "autograd", "np", "npx"):
+        raise AttributeError(
+            f"dmod has no {name}: imperative MXNet is out of scope; Symbol and Module are what there is"
+        )
+    raise AttributeError(f"module 'dmod' has no attribute {name!r}{registry.nearest(name, __all__)}")

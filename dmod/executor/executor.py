@@ -19,6 +19,7 @@ from dmod.device import Backend, backend, copy
 from dmod.device.random import SlotStream
 from dmod.device.threads import limit_threads
 from dmod.executor.memory import Pool, Workspace
+from dmod.executor.passes.graph import needs_gradient
 from dmod.executor.plan import Binding, Plan, compile_plan
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
@@ -131,6 +132,7 @@ class Executor:
                 )
         values = {name: _held(array) for name, array in arrays.items()}
         outputs, head_grads = [], []
+        leading = needs_gradient(order, self._reqs)
         made: dict[Any, Any] = {}  # a head that is listed twice has one array
         places = self._places(order)
         for i, head in enumerate(symbol._heads):
@@ -143,7 +145,12 @@ class Executor:
                 if key not in made:
                     made[key] = self._head(f"output {i}", shape, dtype, memory)
                 outputs.append(made[key])
-            takes_gradient = node.op is None or not node.op.is_loss or getattr(node.attrs, "out_grad", False)
+            if node.op is None:
+                takes_gradient = True
+            elif node.op.is_loss:
+                takes_gradient = getattr(node.attrs, "out_grad", False)
+            else:  # what is blocked, or leads to no argument, asks for none
+                takes_gradient = id(node) in leading and node.op.backward is not None
             head_grads.append(self._head(f"gradient {i}", shape, dtype, memory) if takes_gradient else None)
         return Binding(
             order=order,

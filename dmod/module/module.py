@@ -492,7 +492,9 @@ class Module(BaseModule):
         if self.optimizer_initialized and not force_init:
             name = type(self._optimizer).__name__
             self.logger.warning(
-                "init_optimizer: going on with the installed %s; force_init=True replaces it", name
+                "Going on with the installed %s, whatever optimizer and parameters are given now; "
+                "init_optimizer(..., force_init=True) before fit replaces it",
+                name,
             )
             return
         if not self.for_training:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -430,5 +431,7 @@ def _digest(module: Any) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
+@cache
 def _fingerprint() -> dict[str, str]:
+    """Of this process: what computes does not change while it runs."""
     return fingerprint(settings())

@@ -355,6 +355,11 @@ class Supervisor:
     def _send_due_signals(self) -> None:
         while self._ending and self._ending[0][0] <= time.monotonic():
             _, number = self._ending.pop(0)
+            if self._workers_gone and not (self._told_to_end or self._failed_at or self.interrupted):
+                self._say(
+                    "all workers have ended, but none has used the servers of this job: does the program "
+                    "train with kvstore='dist_sync', or another 'dist' store?"
+                )
             self._told_to_end = True
             for child in self._children:
                 if child.ended_at is not None:
