@@ -52,6 +52,10 @@ class SchedulerPhase(enum.Enum):
     ENDED = "ended"
 
 
+_STOP_S = 0.5
+"""How long a scheduler that is told to end stays, to tell those who come late."""
+
+
 @dataclass(eq=False)
 class _Node:
     peer: Peer
@@ -185,7 +189,9 @@ class SchedulerState:
         """End the job from here (interrupted, for instance): everyone is told why."""
         if self.phase in (SchedulerPhase.LOST, SchedulerPhase.ENDED):
             return []
-        return self._lose(PeerLost("scheduler", 0, "", 0, error[:4096], 0.0), ClusterError(error), now)
+        actions = self._lose(PeerLost("scheduler", 0, "", 0, error[:4096], 0.0), ClusterError(error), now)
+        self._deadline = min(self._deadline, now + _STOP_S)  # whoever wants it to end does not wait for long
+        return actions
 
     # -- joining
 
