@@ -12,6 +12,7 @@ import numpy as np
 
 from dmod.base import InvalidArgument
 from dmod.io import DataBatch, DataDesc, DataIter
+from dmod.io.resume import random_state, set_random_state
 from dmod.log import logger, show_progress
 from dmod.ndarray import NDArray, array
 
@@ -135,6 +136,7 @@ class BucketSentenceIter(DataIter):
         ]
         self.nddata: list[NDArray] = []
         self.ndlabel: list[NDArray] = []
+        self._orders = [np.arange(len(rows)) for rows in self.data]  # which sentence each row is
         self.reset()
 
     def _fill(self, sentences: Sequence[Sequence[int]]) -> list[np.ndarray]:
@@ -167,14 +169,49 @@ class BucketSentenceIter(DataIter):
         """Shuffle sentences and batches, and begin the next epoch."""
         self.curr_idx = 0
         random.shuffle(self.idx)
+        for bucket, rows in enumerate(self.data):
+            places = np.arange(len(rows))
+            np.random.shuffle(places)
+            self._take(bucket, places)
+        self._make_arrays()
+
+    def _take(self, bucket: int, places: np.ndarray) -> None:
+        """Put a bucket's rows into another order."""
+        self.data[bucket] = self.data[bucket][places]
+        self._orders[bucket] = self._orders[bucket][places]
+
+    def _make_arrays(self) -> None:
         self.nddata, self.ndlabel = [], []
         for rows in self.data:
-            np.random.shuffle(rows)
             label = np.empty_like(rows)
             label[:, :-1] = rows[:, 1:]
             label[:, -1] = self.invalid_label
             self.nddata.append(array(rows, dtype=self.dtype))
             self.ndlabel.append(array(label, dtype=self.dtype))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `DataIter.state_dict`; the states of the global generators are part of it."""
+        return {
+            "batches": np.array(self.idx, np.int64).reshape(-1, 2),
+            "orders": list(self._orders),
+            "position": self.curr_idx,
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `DataIter.load_state_dict`; it also sets the global generators."""
+        lengths = [len(order) for order in state["orders"]]
+        if lengths != [len(rows) for rows in self.data] or len(state["batches"]) != len(self.idx):
+            raise InvalidArgument(
+                f"BucketSentenceIter.load_state_dict: the state is of buckets with {lengths} sentences, "
+                f"the iterator has {[len(rows) for rows in self.data]}"
+            )
+        for bucket, order in enumerate(state["orders"]):
+            self._take(bucket, np.argsort(self._orders[bucket])[order])
+        self._make_arrays()
+        self.idx = [(int(bucket), int(start)) for bucket, start in state["batches"]]
+        self.curr_idx = int(state["position"])
+        set_random_state(state["random"])
 
     def next(self) -> DataBatch:
         """The next batch; its `bucket_key` is the length of its sentences."""
