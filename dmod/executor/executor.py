@@ -150,7 +150,7 @@ class Executor:
             elif node.op.is_loss:
                 takes_gradient = getattr(node.attrs, "out_grad", False)
             else:  # what is blocked, or leads to no argument, asks for none
-                takes_gradient = id(node) in leading and node.op.backward is not None
+                takes_gradient = id(node) in leading
             head_grads.append(self._head(f"gradient {i}", shape, dtype, memory) if takes_gradient else None)
         return Binding(
             order=order,

@@ -192,7 +192,7 @@ class BucketSentenceIter(DataIter):
     def state_dict(self) -> dict[str, Any]:
         """See `DataIter.state_dict`; the states of the global generators are part of it."""
         return {
-            "batches": np.array(self.idx, np.int64).reshape(-1, 2),
+            "batches": [list(place) for place in self.idx],
             "orders": list(self._orders),
             "position": self.curr_idx,
             "random": random_state(),

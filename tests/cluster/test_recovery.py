@@ -58,7 +58,9 @@ def test_kills_at_random(tmp_path: Path, undisturbed: str) -> None:
         *("--", sys.executable, PROGRAM, str(tmp_path)),
     )
     assert done.returncode == 0, done.stdout
-    assert digests(done.stdout) == [undisturbed] * 2
+    found = digests(done.stdout)  # of several starts, if somebody was killed after the training
+    assert len(found) >= 2
+    assert set(found) == {undisturbed}
 
 
 def test_what_compression_leaves_over_and_unequal_numbers_of_batches(tmp_path: Path) -> None:
