@@ -2,7 +2,7 @@
 
 Which of the two a product gets follows from its shape and dtypes and from what is installed, so that all
 workers choose alike. Measured on one core of an AMD EPYC with AVX-512 (OpenBLAS 0.3.31 of numpy, oneDNN
-3.7), in GFLOP/s: 128x784x1024 with the second matrix transposed 177 and 232, 64x784x128 85 and 207,
+3.2), in GFLOP/s: 128x784x1024 with the second matrix transposed 177 and 232, 64x784x128 85 and 207,
 64x128x64 126 and 130, 64x64x10 78 and 33.
 """
 
