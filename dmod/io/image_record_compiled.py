@@ -6,20 +6,14 @@ layout from (height, width, channel) to (channel, height, width), normalisation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
-import numba
+from dmod.device.compiled_math import compiled
 
 __all__ = ["place", "place_less_mean"]
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """`function`, compiled at its first call, kept on disk where that can be; it runs without the GIL."""
-    try:
-        return numba.njit(function, nogil=True, error_model="numpy", cache=True)
-    except RuntimeError:  # no directory to keep it in
-        return numba.njit(function, nogil=True, error_model="numpy")
+_compiled = partial(compiled, nogil=True)  # threads decode meanwhile
 
 
 @_compiled

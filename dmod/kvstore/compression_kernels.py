@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from dmod.device.compiled_math import compiled
 
 __all__ = ["dequantize", "quantize"]
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """`function`, compiled at its first call and kept on disk, where numba finds a place for it."""
-    try:
-        return numba.njit(function, error_model="numpy", cache=True)
-    except RuntimeError:  # no directory to keep it in
-        return numba.njit(function, error_model="numpy")
-
-
-@_compiled
+@compiled
 def quantize(grad, residual, threshold, packed):  # type: ignore[no-untyped-def]
     """One of three codes for each element, four to a byte; what is lost stays in `residual`.
 
@@ -35,7 +25,7 @@ def quantize(grad, residual, threshold, packed):  # type: ignore[no-untyped-def]
         packed[byte] = codes
 
 
-@_compiled
+@compiled
 def dequantize(packed, levels, out):  # type: ignore[no-untyped-def]
     """The values of the codes: ``levels[code]``."""
     for i in range(out.size):

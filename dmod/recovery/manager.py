@@ -118,6 +118,7 @@ class CheckpointManager:
         self._writer = Writer(self._directory, keep, _PART_TIMEOUT_S)
         self._found: _Found | None = None
         self._module: Any = None
+        self._network = ""  # the digest of the module's symbols
         self._store: KVStore | None = None
         self._layout = FlatLayout.plan([(0, "votes", (_VOTES,))], "float64")
         self._votes = ""
@@ -222,6 +223,7 @@ class CheckpointManager:
         """
         self._module, self._metric, self._callbacks = module, metric, list(callbacks)
         self._train_data = train_data = resumable(train_data)
+        self._network = _digest(module)
         self._connect(module)
         if self._store is not None and self._store.asynchronous and self._every_n_batches is not None:
             logger.warning(
@@ -401,7 +403,7 @@ class CheckpointManager:
             epoch,
             nbatch,
             self.step,
-            _digest(self._module),
+            self._network,
             *self._shape(),
             "" if self._store is None else self._store.type,
             _fingerprint(),
