@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -22,9 +23,9 @@ PROGRAM = Path(__file__).with_name("ray_launch_worker.py")
 NOT_OURS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-def run(launcher: str, steps: int) -> dict[str, float]:
+def run(launcher: str, steps: int, under: str) -> dict[str, float]:
     """Seconds of a whole run, from its start to the first worker's first line, and per step."""
-    command = [sys.executable, "-m", "dmod_launch", "--launcher", launcher, "-n", "2", "-s", "1", "--"]
+    command = [*shlex.split(under), sys.executable, "-m", "dmod_launch", "--launcher", launcher, "-n", "2", "-s", "1", "--"]
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     started = time.time()
     done = subprocess.run(
@@ -49,12 +50,18 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=200, help="timed ones of a run; default: %(default)s")
+    parser.add_argument(
+        "--under",
+        default="",
+        metavar="COMMAND",
+        help="runs every job, such as 'nice -n -20' on a machine that has other work too",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()
     pairs = []
     for number in range(args.pairs):
         order = ("local", "ray") if number % 2 == 0 else ("ray", "local")
-        pair = {launcher: run(launcher, args.steps) for launcher in order}
+        pair = {launcher: run(launcher, args.steps, args.under) for launcher in order}
         pairs.append(pair)
         print(json.dumps(pair), flush=True)
     ratio = statistics.median(pair["local"]["step_ms"] / pair["ray"]["step_ms"] for pair in pairs)
