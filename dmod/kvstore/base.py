@@ -393,7 +393,7 @@ class KVStore(KVStoreBase):
         self.set_updater(updater)
 
     def get_optimizer_states(
-        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None, copy: bool = True
     ) -> OptimizerStates:
         """The optimizer's states: of all servers, with 'dist'. Each worker may ask for itself.
 
@@ -403,6 +403,8 @@ class KVStore(KVStoreBase):
             Whether the optimizer's parameters are wanted too.
         names : sequence of str, optional
             Of these flat buffers only; default: of everything in the store.
+        copy : bool
+            Whether the next update must leave what is returned as it is.
 
         Raises
         ------

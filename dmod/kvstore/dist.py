@@ -400,7 +400,7 @@ class DistStore(KVStore):
         )
 
     def get_optimizer_states(
-        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None, copy: bool = True
     ) -> OptimizerStates:
         states = OptimizerStates(self._config if dump_optimizer else None)
         for key, pieces in self._piece_states("get_optimizer_states", names).items():
@@ -409,7 +409,7 @@ class DistStore(KVStore):
             for piece in pieces:
                 for array, out in zip(piece.arrays, whole, strict=True):
                     out[piece.start : piece.stop] = array
-            entries = split_flat(layout.segments, whole, max(piece.count for piece in pieces))
+            entries = split_flat(layout.segments, whole, max(p.count for p in pieces), copy=False)
             if key in self._flats:
                 add_states(states, entries, str(key))
             else:

@@ -202,14 +202,14 @@ class LocalStore(KVStore):
             )
 
     def get_optimizer_states(
-        self, dump_optimizer: bool = False, names: Sequence[str] | None = None
+        self, dump_optimizer: bool = False, names: Sequence[str] | None = None, copy: bool = True
     ) -> OptimizerStates:
         updater = self._own_updater("get_optimizer_states")
         states = updater.to_states() if names is None else OptimizerStates(None)
         for name, flat in self._flats.items():
             if flat.updater is not None and (names is None or name in names):
                 arrays = [to_host(a) for a in flat.updater.get_states()]
-                entries = split_flat(flat.layout.segments, arrays, flat.updater.count)
+                entries = split_flat(flat.layout.segments, arrays, flat.updater.count, copy)
                 add_states(states, entries, name)
         if dump_optimizer:
             try:

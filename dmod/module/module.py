@@ -581,10 +581,16 @@ class Module(BaseModule):
         """The devices."""
         return self._contexts
 
-    def get_optimizer_states(self) -> OptimizerStates:
-        """The optimizer's states, of this process or of all servers; copies."""
+    def get_optimizer_states(self, copy: bool = True) -> OptimizerStates:
+        """The optimizer's states, of this process or of all servers.
+
+        Parameters
+        ----------
+        copy : bool
+            Whether the next update must leave them as they are.
+        """
         self._need("get_optimizer_states", optimizer=True)
-        states: OptimizerStates = self._strategy.get_states()
+        states: OptimizerStates = self._strategy.get_states(copy)
         return states
 
     def set_optimizer_states(self, states: OptimizerStates) -> None:

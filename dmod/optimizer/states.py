@@ -119,8 +119,14 @@ class OptimizerStates:
             None, {key: StateEntry("", count, tuple(arrays)) for key, (count, arrays) in found.items()}
         )
 
-    def chunks(self) -> Iterator[bytes | memoryview]:
-        """The file's content, in pieces; large ones are views of the states."""
+    def chunks(self, checksum: bool = True) -> Iterator[bytes | memoryview]:
+        """The file's content, in pieces; large ones are views of the states.
+
+        Parameters
+        ----------
+        checksum : bool
+            False leaves out the data's, which takes long; `seal` fills it in.
+        """
         rows, arrays, position = [], [], 0
         for index, (name, count, states) in self.entries.items():
             places = []
@@ -140,13 +146,19 @@ class OptimizerStates:
                 f"optimizer states: a header of {len(header)} bytes, at most {MAX_HEADER} fit"
             )
         data = list(_with_padding(arrays, position))
-        checksum = 0
-        for chunk in data:
-            checksum = zlib.crc32(chunk, checksum)
+        crc = 0
+        for chunk in data if checksum else ():
+            crc = zlib.crc32(chunk, crc)
         start = struct.pack("<8sIIQ", MAGIC, VERSION, len(header), position)
-        yield start + _CRC.pack(zlib.crc32(header, zlib.crc32(start))) + _CRC.pack(checksum)
+        yield start + _CRC.pack(zlib.crc32(header, zlib.crc32(start))) + _CRC.pack(crc)
         yield header + bytes(-(_START + len(header)) % ALIGNMENT)
         yield from data
+
+    @staticmethod
+    def seal(content: memoryview) -> None:
+        """Fill in the checksum that ``chunks(checksum=False)`` left out of a file's content."""
+        header_nbytes = _PREFIX.unpack_from(content)[2]
+        _CRC.pack_into(content, _PREFIX.size, zlib.crc32(content[_aligned(_START + header_nbytes) :]))
 
     @classmethod
     def _parse(cls, data: bytes, path: str) -> OptimizerStates:
@@ -237,13 +249,14 @@ def _check_prefix(prefix: bytes, size: int, path: str) -> None:
 
 
 def split_flat(
-    segments: Sequence[Segment], arrays: Sequence[np.ndarray], count: int
+    segments: Sequence[Segment], arrays: Sequence[np.ndarray], count: int, copy: bool = True
 ) -> dict[int | str, StateEntry]:
-    """Entries for the parameters of a flat buffer, from its flat states; the arrays are copies."""
-    return {
-        s.index: StateEntry(s.name, count, tuple(a[s.start : s.stop].reshape(s.shape).copy() for a in arrays))
-        for s in segments
-    }
+    """Entries for the parameters of a flat buffer, from its flat states: copies of them, or views."""
+    entries: dict[int | str, StateEntry] = {}
+    for s in segments:
+        parts = (a[s.start : s.stop].reshape(s.shape) for a in arrays)
+        entries[s.index] = StateEntry(s.name, count, tuple(p.copy() if copy else p for p in parts))
+    return entries
 
 
 def join_flat(

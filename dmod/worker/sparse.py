@@ -171,9 +171,9 @@ class WithSparse:
         self._dense.rebind(params)
         self._sparse.params = params
 
-    def get_states(self) -> OptimizerStates:
+    def get_states(self, copy: bool = True) -> OptimizerStates:
         """See `UpdateStrategy`."""
-        dense = self._dense.get_states()
+        dense = self._dense.get_states(copy)
         return OptimizerStates(dense.config, {**dense.entries, **self._sparse.get_states().entries})
 
     def set_states(self, states: OptimizerStates) -> None:

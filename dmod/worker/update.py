@@ -51,8 +51,8 @@ class UpdateStrategy(Protocol):
     def rebind(self, params: ParameterSet) -> None:
         """Go on with another parameter set of the same layout."""
 
-    def get_states(self) -> OptimizerStates:
-        """The optimizer's states, by parameter index."""
+    def get_states(self, copy: bool = True) -> OptimizerStates:
+        """The optimizer's states, by parameter index; not all are copied if they need not be."""
 
     def set_states(self, states: OptimizerStates) -> None:
         """Take over such states."""
@@ -84,14 +84,14 @@ class _Applier:
             for s in group.layout.segments:
                 self._updater(s.index, NDArray(gradients[s.name], ctx), NDArray(weights[s.name], ctx))
 
-    def get_states(self) -> OptimizerStates:
+    def get_states(self, copy: bool = True) -> OptimizerStates:
         """States by index; each in its parameter's shape."""
         if self._updater is not None:
             return self._updater.to_states()
         entries: dict[int | str, StateEntry] = {}
         for updater, group in zip(self._flats, self.params.groups, strict=True):
             arrays = [to_host(a) for a in updater.get_states()]
-            entries.update(split_flat(group.layout.segments, arrays, updater.count))
+            entries.update(split_flat(group.layout.segments, arrays, updater.count, copy))
         return OptimizerStates(_config(self.optimizer), entries)
 
     def set_states(self, states: OptimizerStates) -> None:
@@ -137,9 +137,9 @@ class LocalUpdate:
         """See `UpdateStrategy`."""
         self._applier.params = params
 
-    def get_states(self) -> OptimizerStates:
+    def get_states(self, copy: bool = True) -> OptimizerStates:
         """See `UpdateStrategy`."""
-        return self._applier.get_states()
+        return self._applier.get_states(copy)
 
     def set_states(self, states: OptimizerStates) -> None:
         """See `UpdateStrategy`."""
@@ -221,9 +221,9 @@ class StoreUpdate(_WithStore):
     def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
         return [(name, group, group.values) for name, group in self._groups()]
 
-    def get_states(self) -> OptimizerStates:
+    def get_states(self, copy: bool = True) -> OptimizerStates:
         """See `UpdateStrategy`."""
-        return self.store.get_optimizer_states(names=self._names)
+        return self.store.get_optimizer_states(names=self._names, copy=copy)
 
     def set_states(self, states: OptimizerStates) -> None:
         """See `UpdateStrategy`."""
@@ -255,9 +255,9 @@ class SummedUpdate(_WithStore):
         super().rebind(params)
         self._applier.params = params
 
-    def get_states(self) -> OptimizerStates:
+    def get_states(self, copy: bool = True) -> OptimizerStates:
         """See `UpdateStrategy`."""
-        return self._applier.get_states()
+        return self._applier.get_states(copy)
 
     def set_states(self, states: OptimizerStates) -> None:
         """See `UpdateStrategy`."""
