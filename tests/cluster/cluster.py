@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from tests.cluster.forks import Fork
+
 PROGRAMS = Path(__file__).with_name("programs.py")
 NODE = (sys.executable, "-m", "dmod.kvstore")
 DEADLINE_S = 60.0
@@ -44,10 +46,14 @@ class Process:
 
     def __init__(self, name: str, command: tuple[str, ...], env: dict[str, str], directory: Path):
         self.name, self._path = name, directory / f"{name.replace(' ', '')}.log"
+        self.popen: subprocess.Popen[bytes] | Fork
         with self._path.open("wb") as log:
-            self.popen = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            if command[0] == sys.executable and command[1] != "-c":
+                self.popen = Fork(command[1:], env, log.fileno())
+            else:
+                self.popen = subprocess.Popen(
+                    command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
 
     @property
     def pid(self) -> int:
@@ -71,7 +77,7 @@ class Process:
     def reap(self) -> None:
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
+        self.popen.wait(DEADLINE_S)
 
 
 class Cluster:
