@@ -32,6 +32,7 @@ from dmod import (
     recovery,
     registry,
     rnn,
+    scope,
     symbol,
     test_utils,
     visualization,
@@ -56,6 +57,8 @@ opt = optimizer
 rnd = random
 sym = symbol
 viz = visualization
+
+scope.refuse_imports("dmod")
 
 __version__ = "0.1.0"
 
@@ -117,8 +120,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("gluon", "autograd", "np", "npx"):
-        raise AttributeError(
-            f"dmod has no {name}: imperative MXNet is out of scope; Symbol and Module are what there is"
-        )
+    if name in scope.OUT_OF_SCOPE:
+        raise AttributeError(scope.why_not("dmod", name))
     raise AttributeError(f"module 'dmod' has no attribute {name!r}{registry.nearest(name, __all__)}")

@@ -23,6 +23,7 @@ import numpy as np
 
 import dmod
 from dmod.registry import nearest
+from dmod.scope import OUT_OF_SCOPE, why_not
 
 __all__ = ["install", "main", "run"]
 
@@ -54,21 +55,6 @@ _SHORT = {
     "sym": "symbol",
     "viz": "visualization",
 }
-_OUT_OF_SCOPE = (
-    "amp",
-    "autograd",
-    "gluon",
-    "library",
-    "np",
-    "np_symbol",
-    "npx",
-    "numpy",
-    "numpy_extension",
-    "onnx",
-    "rtc",
-    "subgraph",
-    "tensorrt",
-)
 
 
 class _ModuleAlias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -101,25 +87,20 @@ def _fill_root(module: types.ModuleType) -> None:
     vars(module).update(__version__=_VERSION, __path__=[], __all__=list(dmod.__all__))
 
     def missing(name: str) -> Any:
-        if name in _OUT_OF_SCOPE:
-            raise AttributeError(_out_of_scope(name))
-        raise AttributeError(f"module 'mxnet' (which is dmod) has no attribute {name!r}")
+        if name in OUT_OF_SCOPE:
+            raise AttributeError(why_not("mxnet", name))
+        raise AttributeError(
+            f"module 'mxnet' (which is dmod) has no attribute {name!r}{nearest(name, dmod.__all__)}"
+        )
 
     vars(module)["__getattr__"] = missing
-
-
-def _out_of_scope(name: str) -> str:
-    return (
-        f"mxnet.{name} is out of dmod's scope: dmod is MXNet's Symbol, Module and KVStore API "
-        "(see docs/migrating.md)"
-    )
 
 
 def _resolve(name: str) -> types.ModuleType:
     """The module of dmod that is MXNet's ``mxnet.<name>``."""
     first, _, rest = name.partition(".")
-    if first in _OUT_OF_SCOPE:
-        raise ImportError(_out_of_scope(first), name=f"mxnet.{name}")
+    if first in OUT_OF_SCOPE:
+        raise ImportError(why_not("mxnet", first), name=f"mxnet.{name}")
     first = _SHORT.get(first, first)
     own = f"{first}.{rest}" if rest else first
     own = _ELSEWHERE.get(own, own)

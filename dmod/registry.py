@@ -6,18 +6,29 @@ A registry maps names to factories; it knows nothing about what they make.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from dmod.base import InvalidArgument
 
-__all__ = ["Registry", "nearest"]
+__all__ = ["Registry", "nearest", "no_operator"]
 
 
 def nearest(name: str, known: Any, limit: int = 3) -> str:
     """A hint such as ``; did you mean 'sgd'?``, or an empty string if nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def no_operator(module: str, name: str, known: Sequence[str], namespaces: Mapping[str, ModuleType]) -> str:
+    """What to say of a name that `module` does not have: it may be misspelt, or in a namespace below."""
+    below = [
+        f"{short}.{key}" for short, space in namespaces.items() for key in space.__all__ if key not in known
+    ]
+    inside = [path for path in below if path.partition(".")[2] == name]
+    hint = f"; there is {' and '.join(inside)}" if inside else nearest(name, [*known, *below])
+    return f"module {module!r} has no attribute {name!r}{hint}"
 
 
 class Registry:

@@ -17,6 +17,7 @@ RESTS_ON: dict[str, set[str]] = {
     "engine": {"base"},
     "config": {"base"},
     "registry": {"base"},
+    "scope": set(),
     "atomic_file": {"base"},
     "attribute": {"base"},
     "name": {"base"},

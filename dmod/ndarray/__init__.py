@@ -61,6 +61,7 @@ from dmod.ndarray.ndarray import (
     zeros,
 )
 from dmod.ndarray.sparse_array import CSRNDArray, RowSparseNDArray, cast_storage
+from dmod.registry import no_operator as _no_operator
 
 __all__ = [
     "CSRNDArray",
@@ -124,10 +125,12 @@ globals().update(_PUBLIC)
 __all__ += sorted(_PUBLIC)
 _fluent.set_functions({**_GENERATED, "cast_storage": cast_storage})
 
+_NAMESPACES = {"contrib": contrib, "image": image, "linalg": linalg, "random": random, "sparse": sparse}
+
 
 def __getattr__(name: str) -> object:
     """Names with an underscore, such as ``mx.nd._plus_scalar``, are there but not exported."""
     try:
         return _GENERATED[name]
     except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        raise AttributeError(_no_operator(__name__, name, __all__, _NAMESPACES)) from None

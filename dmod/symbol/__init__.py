@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dmod.registry import no_operator as _no_operator
 from dmod.symbol import _internal as _internal
 from dmod.symbol import contrib, image, linalg, op, random, sparse
 from dmod.symbol import fluent as _fluent
@@ -23,10 +24,12 @@ __all__ += ["hypot", "maximum", "minimum", "pow", "power"]
 __all__ += ["contrib", "image", "linalg", "op", "random", "sparse"]
 __all__ += sorted(name for name in _GENERATED if not name.startswith("_"))
 
+_NAMESPACES = {"contrib": contrib, "image": image, "linalg": linalg, "random": random, "sparse": sparse}
+
 
 def __getattr__(name: str) -> Any:
     """Names with an underscore, such as ``mx.sym._plus_scalar``, are there but not exported."""
     try:
         return _GENERATED[name]
     except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        raise AttributeError(_no_operator(__name__, name, __all__, _NAMESPACES)) from None
