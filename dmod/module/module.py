@@ -6,7 +6,6 @@ It ties together what lies below: a `ParameterSet`, an `ExecutorGroup` per set o
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from dmod.optimizer import OptimizerStates
 from dmod.recovery.schedule import schedule_state, set_schedule_state
 from dmod.registry import nearest
 from dmod.symbol import Symbol
+from dmod.symbol.digest import digest_of
 from dmod.worker import DeviceState, ExecutorGroup, ParameterSet, choose_strategy
 from dmod.worker.group import infer_parameters
 from dmod.worker.overlap import overlap_of
@@ -507,7 +507,7 @@ class Module(BaseModule):
         if store is not None:
             self._devices.set_first_slot(store.first_slot(len(self._contexts)))
         self._kvstore = store
-        digest = hashlib.sha256(self._symbol.tojson().encode()).hexdigest()[:16]
+        digest = digest_of([self._symbol])
         update_on_kvstore = settings().update_on_kvstore
         self._strategy = choose_strategy(store, self._optimizer, self._params, digest, update_on_kvstore)
         self.optimizer_initialized = True

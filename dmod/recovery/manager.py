@@ -7,7 +7,6 @@ a tiny round of its own, a sum of what every worker has to say, so that all come
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -28,16 +27,20 @@ from dmod.log import logger
 from dmod.ndarray import NDArray
 from dmod.ndarray.flat import FlatLayout
 from dmod.optimizer import OptimizerStates
+from dmod.recovery.contents import MODEL, contents_of, states_name
 from dmod.recovery.directory import CheckpointDirectory
+from dmod.recovery.image import Images
 from dmod.recovery.manifest import Manifest
 from dmod.recovery.packing import unpack
-from dmod.recovery.snapshot import restore_worker, take_callbacks, take_metric, take_shared, take_worker
-from dmod.recovery.writer import MODEL, Job, Writer, states_name, worker_name
+from dmod.recovery.snapshot import restore_worker, take_callbacks, take_metric, take_worker
+from dmod.recovery.writer import Job, Writer, worker_name
+from dmod.symbol.digest import digest_of
 
 __all__ = ["CheckpointManager"]
 
-_BUSY, _NOT_DUE, _SERIAL, _FOUND, _DIFFERS, _UNFIT = range(6)
-_VOTES = 6
+_BUSY, _NOT_DUE, _SERIAL, _FOUND, _DIFFERS, _UNFIT, _PASS = range(7)
+_VOTES = 7
+_MOST_PASSED = 1000
 _PART_TIMEOUT_S = 60.0
 _LAST_TIMEOUT_S = 300.0
 
@@ -115,6 +118,7 @@ class CheckpointManager:
         self._directory = CheckpointDirectory(directory)
         self._every_n_epochs, self._every_n_batches = every_n_epochs, every_n_batches
         self._max_overhead = max_overhead
+        self._images = Images()
         self._writer = Writer(self._directory, keep, _PART_TIMEOUT_S)
         self._found: _Found | None = None
         self._module: Any = None
@@ -124,6 +128,9 @@ class CheckpointManager:
         self._votes = ""
         self._serial = 0
         self._held: Job | None = None
+        self._begun_s = math.inf
+        self._asked = 0  # how often, since then, a checkpoint might have been taken
+        self._pass = 0  # how often the workers need not ask each other whether to take one
         self._taken_at = -1  # the step of the last checkpoint
         self._taken_s = -math.inf  # when it was taken, and how long that held up the training
         self._held_up_s = 0.0
@@ -165,7 +172,8 @@ class CheckpointManager:
         if resume not in ("auto", None):
             raise InvalidArgument(f"resume={resume!r}: expected 'auto' or None")
         self._directory.prepare()
-        self._found = self._newest(_digest(module)) if resume == "auto" else None
+        self._network = digest_of(learner.symbol for learner in module.learners)
+        self._found = self._newest(self._network) if resume == "auto" else None
         if self._found is None:
             return False
         if module.optimizer_initialized:
@@ -223,7 +231,6 @@ class CheckpointManager:
         """
         self._module, self._metric, self._callbacks = module, metric, list(callbacks)
         self._train_data = train_data = resumable(train_data)
-        self._network = _digest(module)
         self._connect(module)
         if self._store is not None and self._store.asynchronous and self._every_n_batches is not None:
             logger.warning(
@@ -240,6 +247,9 @@ class CheckpointManager:
         elif self._rank == 0:
             logger.info("Nothing to go on from under %s: training begins", self._directory.path)
         self._found = None
+        if not self._votes:  # else servers would have to send what they have for this
+            self._images.prepare(content.nbytes for content in contents_of(module, self.epoch).values())
+        self._begun_s = time.monotonic()
         serials = self._directory.serials()
         self._serial = serials[-1] if serials else 0
         return train_data
@@ -387,14 +397,20 @@ class CheckpointManager:
 
     def _take(self, epoch: int, nbatch: int, wait: bool, hold: bool = False) -> None:
         """Take a checkpoint, if all workers can and worker 0 wants to; `callbacks_done` writes one held."""
+        self._asked += 1
         wait = wait or self._max_overhead is None
         if wait:
             self._writer.wait(_LAST_TIMEOUT_S)
-        leads = self._rank == 0
-        later = leads and not wait and not self._writer.busy and self._too_soon()
-        serial = max(self._serial + 1, 1)
-        said = self._vote({_BUSY: self._writer.busy, _NOT_DUE: later, _SERIAL: serial if leads else 0})
+        elif self._pass > 0:
+            self._pass -= 1
+            return
+        leads, busy = self._rank == 0, self._writer.busy
+        early_s = self._too_early_s() if leads and not wait and not busy else 0.0
+        serial = max(self._serial + 1, 1) if leads else 0
+        passing = self._passing(early_s)
+        said = self._vote({_BUSY: busy, _NOT_DUE: early_s > 0, _SERIAL: serial, _PASS: passing})
         if said[_BUSY] or said[_NOT_DUE]:
+            self._pass = int(said[_PASS])
             return
         started = time.monotonic()
         self._serial = int(said[_SERIAL])
@@ -409,7 +425,7 @@ class CheckpointManager:
             _fingerprint(),
         )
         worker = take_worker(self._module, self._train_data, self._metric, self._callbacks)
-        shared = take_shared(self._module) if leads else None
+        shared = self._images.take(contents_of(self._module, epoch)) if leads else None
         job = Job(manifest, self._rank, worker, shared)
         if hold:
             self._held = job
@@ -419,18 +435,21 @@ class CheckpointManager:
         self._taken_s = time.monotonic()
         self._held_up_s = self._taken_s - started
 
-    def _too_soon(self) -> bool:
-        """Whether the last checkpoint took a larger share than allowed of the time since."""
+    def _too_early_s(self) -> float:
+        """How long to wait with the next one, if the last one is to take no larger share than allowed."""
         if self._max_overhead is None:
-            return False
+            return 0.0
         cost_s = self._held_up_s + self._writer.cost_s
-        return time.monotonic() - self._taken_s < cost_s / self._max_overhead
+        return cost_s / self._max_overhead - (time.monotonic() - self._taken_s)
 
+    def _passing(self, early_s: float) -> int:
+        """How often no worker need ask, if a checkpoint comes too early by so many seconds.
 
-def _digest(module: Any) -> str:
-    """What tells networks apart: the JSON of the symbols that `module` consists of."""
-    texts = (learner.symbol.tojson() for learner in module.learners)
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+        Half as often as it would take if all went on as before: it may come to take longer.
+        """
+        if early_s <= 0 or not self._votes:
+            return 0
+        return min(int(early_s * self._asked / (time.monotonic() - self._begun_s) / 2), _MOST_PASSED)
 
 
 @cache

@@ -1,14 +1,12 @@
 """What a worker's training consists of at one moment: taken, and put back.
 
-Weights and optimizer states are the job's and taken by worker 0 alone. Every worker's own are: where its
-iterator and its random generators stand, the auxiliary states of its devices before they are averaged, what
+Weights and optimizer states are the job's, see `contents`. Every worker's own are: where its iterator and its
 compression has left of its gradients, the metric, and the counters of callbacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dmod.base import InvalidArgument
@@ -22,12 +20,10 @@ from dmod.symbol import Symbol
 
 __all__ = [
     "Learner",
-    "Shared",
     "Trainable",
     "restore_worker",
     "take_callbacks",
     "take_metric",
-    "take_shared",
     "take_worker",
 ]
 
@@ -47,8 +43,8 @@ class Learner(Protocol):
     def contexts(self) -> Sequence[Context]:
         """Its devices."""
 
-    def get_optimizer_states(self) -> OptimizerStates:
-        """The optimizer's states, wherever it runs; copies."""
+    def get_optimizer_states(self, copy: bool = True) -> OptimizerStates:
+        """The optimizer's states, wherever it runs; copies, if the next update would change them."""
 
     def set_optimizer_states(self, states: OptimizerStates) -> None:
         """Take over such states; called by all workers."""
@@ -73,36 +69,6 @@ class Trainable(Protocol):
 
     def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
         """Weights, and means of auxiliary states."""
-
-
-@dataclass
-class Shared:
-    """The job's part of a snapshot.
-
-    Attributes
-    ----------
-    symbol : Symbol or None
-    arg_params, aux_params : dict of str to NDArray
-        Copies, on the host.
-    states : list of OptimizerStates
-        One for each learner.
-    """
-
-    symbol: Symbol | None
-    arg_params: dict[str, NDArray]
-    aux_params: dict[str, NDArray]
-    states: list[OptimizerStates] = field(default_factory=list)
-
-
-def take_shared(module: Trainable) -> Shared:
-    """Copy the job's part."""
-    arg_params, aux_params = module.get_params()
-    return Shared(
-        module.symbol if isinstance(module.symbol, Symbol) else None,
-        {name: value.copy() for name, value in arg_params.items()},
-        {name: value.copy() for name, value in aux_params.items()},
-        [learner.get_optimizer_states() for learner in module.learners],
-    )
 
 
 def take_worker(module: Trainable, train_data: Any, metric: Any, callbacks: Sequence[Any]) -> dict[str, Any]:

@@ -11,25 +11,22 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dmod.atomic_file import sync_directory, write_atomic
 from dmod.base import MXNetError
-from dmod.checkpoint import join_params
 from dmod.log import logger
-from dmod.ndarray.params_file import dump_arrays
 from dmod.recovery.directory import CheckpointDirectory
-from dmod.recovery.files import Chunks, write_files
+from dmod.recovery.files import write_files
+from dmod.recovery.image import Image
 from dmod.recovery.manifest import Manifest, checksum_of
 from dmod.recovery.packing import pack
-from dmod.recovery.snapshot import Shared
 
-__all__ = ["MODEL", "Job", "Writer", "states_name", "worker_name"]
+__all__ = ["Job", "Writer", "worker_name"]
 
-MODEL = "model"
-"""The prefix of the network's files, as `Module.load` takes it."""
 _POLL_S = 0.005
 _NICENESS = 10
 
@@ -43,23 +40,6 @@ def _failure_name(rank: int) -> str:
     return f"worker-{rank}.failed"
 
 
-def states_name(epoch: int, learner: int) -> str:
-    """The file of optimizer states; those of the first learner are where `Module.load` finds them."""
-    return f"{MODEL}-{epoch:04d}.states" + (f".{learner}" if learner else "")
-
-
-def _contents(shared: Shared, epoch: int) -> dict[str, Chunks]:
-    """The files of the job's part: those of `Module.save_checkpoint`, and other learners' states."""
-    params = join_params(shared.arg_params, shared.aux_params)
-    contents: dict[str, Chunks] = {}
-    if shared.symbol is not None:
-        contents[f"{MODEL}-symbol.json"] = [shared.symbol.tojson().encode()]
-    contents[f"{MODEL}-{epoch:04d}.params"] = dump_arrays([p._stored() for p in params.values()], [*params])
-    for number, states in enumerate(shared.states):
-        contents[states_name(epoch, number)] = states.chunks()
-    return contents
-
-
 @dataclass(frozen=True)
 class Job:
     """One checkpoint to write.
@@ -71,14 +51,14 @@ class Job:
     rank : int
     worker : dict
         This worker's part.
-    shared : Shared or None
-        The job's part, on worker 0.
+    shared : dict of str to Image, or None
+        The job's part, on worker 0: its files.
     """
 
     manifest: Manifest
     rank: int
     worker: dict[str, Any]
-    shared: Shared | None
+    shared: Mapping[str, Image] | None
 
 
 def _step_back() -> None:
@@ -142,7 +122,7 @@ class Writer:
         write_atomic(folder / worker_name(job.rank), [pack(job.worker)])
         if job.shared is None:
             return
-        files = write_files(folder, _contents(job.shared, manifest.epoch))
+        files = write_files(folder, job.shared)
         self._await_workers(folder, manifest.num_workers)
         for name in map(worker_name, range(manifest.num_workers)):
             files[name] = checksum_of(folder / name)

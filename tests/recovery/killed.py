@@ -12,8 +12,6 @@ import shutil
 import signal
 import sys
 import threading
-import types
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,16 +38,18 @@ def watch(touched: Callable[[str], None]) -> None:
         elif event in _EVENTS:
             note(f"{event} {Path(str(arguments[0])).name}")
 
-    def crc32(data: object, value: int = 0) -> int:
-        note(f"a part of {last_file}")
-        return zlib.crc32(data, value)  # type: ignore[arg-type]
+    def noted(name: str) -> None:
+        call = getattr(os, name)
 
-    def fsync(handle: int) -> None:
-        note("fsync")
-        sync(handle)
+        def noting(*arguments: object) -> object:
+            note(f"{name} {last_file}")
+            return call(*arguments)
 
-    sync, os.fsync = os.fsync, fsync
-    files.zlib = types.SimpleNamespace(crc32=crc32)  # type: ignore[assignment]
+        setattr(os, name, noting)
+
+    for name in ("pwrite", "ftruncate", "fsync"):
+        noted(name)
+    files._DIRECT_FROM = 1  # small files too go past the system's cache, as large ones do
     sys.addaudithook(audit)
 
 
