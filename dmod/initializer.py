@@ -45,6 +45,10 @@ __all__ = [
 _registry = Registry("initializer")
 
 
+class NoRuleError(InvalidArgument):
+    """An initializer does not know what to do with a parameter of such a name."""
+
+
 class InitDesc(str):
     """A parameter's name with the attributes of its variable.
 
@@ -226,7 +230,7 @@ class Initializer:
         arr[:] = 0.0
 
     def _init_default(self, name: str, arr: NDArray) -> None:
-        raise InvalidArgument(
+        raise NoRuleError(
             f"parameter {str(name)!r}: no rule for its name. Names end in weight, bias, gamma, beta, "
             "moving_mean or moving_var; others need their own: mx.sym.Variable(..., init=mx.init.Zero())"
         )
