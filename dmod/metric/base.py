@@ -18,7 +18,7 @@ import numpy
 from dmod.base import InvalidArgument
 from dmod.device import to_host
 from dmod.ndarray.ndarray import NDArray
-from dmod.registry import Registry
+from dmod.registry import Registry, nearest
 
 __all__ = [
     "CompositeEvalMetric",
@@ -144,7 +144,15 @@ class EvalMetric:
 
     def update_dict(self, label: Mapping[str, Any], pred: Mapping[str, Any]) -> None:
         """Add a batch of labels and outputs by name; `label_names` and `output_names` choose among them."""
-        self.update(_chosen(label, self.label_names, "label"), _chosen(pred, self.output_names, "output"))
+        labels = _chosen(self, "label", label, self.label_names)
+        outputs = _chosen(self, "output", pred, self.output_names)
+        try:
+            self.update(list(labels.values()), list(outputs.values()))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{error}; {_told(self, labels, outputs)}") from error
+        except Exception as error:  # such as of a metric of the user's
+            error.add_note(_told(self, labels, outputs))
+            raise
 
     def _add(self, total: float, count: int) -> None:
         self.sum_metric += total
@@ -263,15 +271,36 @@ def _as_pairs(name: Any, value: Any) -> list[tuple[str, float]]:
     return list(zip(names, values, strict=True))
 
 
-def _chosen(arrays: Mapping[str, Any], names: Sequence[str] | None, what: str) -> list[Any]:
+def _chosen(
+    metric: EvalMetric, what: str, arrays: Mapping[str, Any], names: Sequence[str] | None
+) -> Mapping[str, Any]:
+    """The labels or outputs (`what`) that a metric is for."""
     if names is None:
-        return list(arrays.values())
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise InvalidArgument(
-            f"metric: no {what} {missing[0]!r} among {', '.join(map(repr, arrays)) or 'none'}"
-        )
-    return [arrays[name] for name in names]
+        return arrays
+    for name in names:
+        if name not in arrays:
+            raise InvalidArgument(
+                f"metric {metric.name}: its {what}_names are {list(names)}, but there is no {what} {name!r} "
+                f"among {', '.join(map(repr, arrays)) or 'none'}{nearest(name, arrays)}"
+            )
+    return {name: arrays[name] for name in names}
+
+
+def _told(metric: EvalMetric, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
+    """What a metric was given that did not fit, and how to give it something else."""
+    told = f"metric {metric.name} was given labels: {_shapes(labels)}; outputs: {_shapes(outputs)}"
+    if not labels:
+        return f"{told}; the iterator must provide labels, as NDArrayIter(data, label) does"
+    if len(labels) == len(outputs):
+        return told
+    return (
+        f"{told}; choose by name: mx.metric.{type(metric).__name__}(..., output_names={list(outputs)[:1]}, "
+        f"label_names={list(labels)[:1]})"
+    )
+
+
+def _shapes(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {getattr(a, 'shape', '')}" for name, a in arrays.items()) or "none"
 
 
 @register
@@ -317,10 +346,8 @@ class CompositeEvalMetric(EvalMetric):
             metric.update(labels, preds)
 
     def update_dict(self, labels: Mapping[str, Any], preds: Mapping[str, Any]) -> None:
-        if self.label_names is not None:
-            labels = dict(zip(self.label_names, _chosen(labels, self.label_names, "label"), strict=True))
-        if self.output_names is not None:
-            preds = dict(zip(self.output_names, _chosen(preds, self.output_names, "output"), strict=True))
+        labels = _chosen(self, "label", labels, self.label_names)
+        preds = _chosen(self, "output", preds, self.output_names)
         for metric in self.metrics:
             metric.update_dict(labels, preds)
 

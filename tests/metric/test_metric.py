@@ -123,6 +123,27 @@ def test_arrays_are_chosen_by_name() -> None:
         metric.update_dict({"lab": array(LABELS)}, {"softmax_output": array(SCORES)})
 
 
+def test_what_does_not_fit_is_named_with_shapes_and_remedy() -> None:
+    label, outputs = {"softmax_label": array([0, 1])}, {"a_output": array(SCORES), "b_output": array(SCORES)}
+    with pytest.raises(InvalidArgument) as caught:
+        metrics.create("acc").update_dict(label, outputs)
+    for text in (
+        "labels: softmax_label (2,); outputs: a_output (3, 3), b_output (3, 3)",
+        "mx.metric.Accuracy(..., output_names=['a_output'], label_names=['softmax_label'])",
+    ):
+        assert text in str(caught.value)
+    with pytest.raises(InvalidArgument, match=r"labels: none; .* NDArrayIter\(data, label\) does"):
+        metrics.create("acc").update_dict({}, outputs)
+    with pytest.raises(InvalidArgument, match=r"names are .'a_outpt'., .* did you mean 'a_output'"):
+        metrics.Accuracy(output_names=["a_outpt"]).update_dict(label, {"a_output": array(SCORES)})
+    own = metrics.np(lambda label, pred: float((label == pred).mean()) + label.nothing, name="own")
+    with pytest.raises(AttributeError) as raised:  # of the user's function: what it was given goes with it
+        own.update_dict({"softmax_label": array(LABELS)}, {"a_output": array(LABELS)})
+    assert raised.value.__notes__ == [
+        "metric own was given labels: softmax_label (3,); outputs: a_output (3,)"
+    ]
+
+
 def test_a_list_of_metrics_is_one_metric() -> None:
     metric = metrics.create(["acc", ["ce", "mse"]])
     with pytest.warns(UserWarning, match="spread"):
