@@ -77,6 +77,8 @@ class Settings:
         ``DMOD_NUM_THREADS``: threads per device, for all that computes with several: BLAS and oneDNN. Unset,
         the workers of a job on one host (its root is a loopback address) share the processors evenly, unless
         ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS`` are set; None leaves the libraries' own settings.
+    copy_ahead : bool
+        ``DMOD_COPY_AHEAD``: whether the next batch is copied to GPUs while they compute the present one.
     restart : int
         ``DMOD_RESTART``: how many times ``dmod-launch --max-restarts`` has started this job again.
     passes : str
@@ -112,6 +114,7 @@ class Settings:
     numba: bool = True
     onednn: str = ""
     num_threads: int | None = None
+    copy_ahead: bool = True
     restart: int = 0
     passes: str = "all"
     cache_dir: str = ""
@@ -229,6 +232,7 @@ def settings(environ: Mapping[str, str] | None = None) -> Settings:
         numba=read.flag(("DMOD_NUMBA",), True),
         onednn=read.text("DMOD_ONEDNN"),
         num_threads=read.optional_integer(("DMOD_NUM_THREADS",), 1) or _share_of_processors(read, role),
+        copy_ahead=read.flag(("DMOD_COPY_AHEAD",), True),
         restart=read.integer("DMOD_RESTART", 0, 0),
         passes=read.text("DMOD_PASSES", "all") or "all",
         cache_dir=read.text("DMOD_CACHE_DIR") or _user_cache(read),

@@ -8,20 +8,28 @@ place beside these methods, each with the benchmark that shows why.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dmod.device.random import SlotStream
 
-__all__ = ["ALIGNMENT", "Backend"]
+__all__ = ["ALIGNMENT", "Backend", "Event"]
 
 ALIGNMENT = 64
 """Bytes at which memory starts: a cache line, and the widest vector register."""
 
 _NULL = nullcontext()
+
+
+class Event(Protocol):
+    """A moment of a device's work."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has come to it."""
 
 
 class Backend(ABC):
@@ -33,10 +41,13 @@ class Backend(ABC):
         Such as 'cpu' or 'gpu(0)'.
     is_host : bool
         Whether its arrays are numpy arrays.
+    copies_ahead : bool
+        Whether it can copy from the host while it computes: `pinned`, `mark`, `copy_in_ahead`, `wait_for`.
     """
 
     name: str
     is_host: bool = False
+    copies_ahead: bool = False
 
     @property
     @abstractmethod
@@ -92,6 +103,31 @@ class Backend(ABC):
         own = self.empty(array.shape, array.dtype)
         self.copy_in(own, array)
         return own
+
+    def launch(self, steps: Sequence[Callable[[], None]], what: str) -> None:
+        """Start the steps of a plan, in their order; `what` they are is for who watches."""
+        for step in steps:
+            step()
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        """`nbytes` of host memory as uint8, which the device can read while the host does other things."""
+        raise NotImplementedError(f"{self.name} does not copy ahead")
+
+    def mark(self) -> Event:
+        """The moment when all computing that was started so far is done."""
+        raise NotImplementedError(f"{self.name} does not copy ahead")
+
+    def copy_in_ahead(self, target: Any, source: np.ndarray, after: Event) -> Event:
+        """Start to copy beside the computing, once `after` has come; returns the moment when it is done.
+
+        Until then `source`, which is `pinned` and of the target's shape and dtype, must stay as it is.
+        Copies are done in the order in which they are started.
+        """
+        raise NotImplementedError(f"{self.name} does not copy ahead")
+
+    def wait_for(self, event: Event) -> None:
+        """Let what is computed from now on begin after `event`; the host goes on."""
+        raise NotImplementedError(f"{self.name} does not copy ahead")
 
     def activate(self) -> AbstractContextManager[Any]:
         """A scope in which the array module works on this device."""

@@ -1,7 +1,7 @@
 """GPUs through CuPy: memory from its pool, products by cuBLAS, element-wise kernels of its own.
 
-This is the plain path: every step of a plan is a launch on the device's stream. CuPy is imported when a
-GPU is first asked for.
+This is the plain path: every step of a plan is a launch on the device's stream. Batches are copied ahead on
+a second stream. CuPy is imported when a GPU is first asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dmod.device.base import Backend
+from dmod.device.base import Backend, Event
 from dmod.device.random import SlotStream
 
 __all__ = ["CupyBackend", "find_gpus"]
@@ -51,11 +51,14 @@ class CupyBackend(Backend):
         Its number.
     """
 
+    copies_ahead = True
+
     def __init__(self, cupy: ModuleType, device: int):
         self.name = f"gpu({device})"
         self.device = device
         self._cupy: Any = cupy
         self._kernel: Any = None
+        self._copies: Any = None  # the stream beside that of the kernels
 
     @property
     def xp(self) -> Any:
@@ -92,6 +95,38 @@ class CupyBackend(Backend):
         other.synchronize()  # what writes the source may still run
         with self.activate():
             target.data.copy_from_device(source.data, source.nbytes)
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        with self.activate():
+            return np.frombuffer(self._cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
+
+    def mark(self) -> Event:
+        with self.activate():
+            return self._marked(self._cupy.cuda.get_current_stream())
+
+    def _marked(self, stream: Any) -> Event:
+        event: Event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(stream)  # type: ignore[attr-defined]
+        return event
+
+    def copy_in_ahead(self, target: Any, source: np.ndarray, after: Event) -> Event:
+        cuda = self._cupy.cuda
+        with self.activate():
+            if self._copies is None:
+                self._copies = cuda.Stream(non_blocking=True)  # else it would wait for the default stream
+            self._copies.wait_event(after)
+            cuda.runtime.memcpyAsync(
+                target.data.ptr,
+                source.ctypes.data,
+                source.nbytes,
+                cuda.runtime.memcpyHostToDevice,
+                self._copies.ptr,
+            )
+            return self._marked(self._copies)
+
+    def wait_for(self, event: Event) -> None:
+        with self.activate():
+            self._cupy.cuda.get_current_stream().wait_event(event)
 
     def uniform(self, out: Any, stream: SlotStream, node: int) -> None:
         with self.activate():

@@ -46,6 +46,8 @@ class Handle:
         Where its random numbers come from.
     pool : Pool, optional
         Where its outputs come from, if it shares them with executors that run at other times.
+    heads : Executor, optional
+        One of the same symbol, whose outputs and their gradients are its own too.
     """
 
     args: Mapping[str, NDArray]
@@ -54,6 +56,7 @@ class Handle:
     workspace: Workspace | None = None
     stream: SlotStream | None = None
     pool: Pool | None = None
+    heads: Executor | None = None
 
 
 class Executor:
@@ -106,12 +109,17 @@ class Executor:
         self._trained: Plan | None = None  # whose forward ran last
         self._monitor: tuple[Callable[[str, NDArray], None], bool] | None = None
         self._pool = handle.pool
+        self._heads = handle.heads
         self._binding = self._bind()
         self._takes_gradients = any(target is not None for target in self._binding.head_grads)
         self.arg_arrays = [self._args[n] for n in self._arg_names]
         self.grad_arrays = [self._grads.get(n) for n in self._arg_names]
         self.aux_arrays = [self._aux[n] for n in self._aux_names]
-        self.outputs = [NDArray(a, ctx) for a in self._binding.outputs]
+        self.outputs: list[NDArray]
+        if self._heads is not None:
+            self.outputs = self._heads.outputs
+        else:
+            self.outputs = [NDArray(a, ctx) for a in self._binding.outputs]
 
     def _bind(self) -> Binding:
         """Infer everything from the arrays, and check that they fit."""
@@ -131,11 +139,34 @@ class Executor:
                     f"bind: gradient of {name!r} has shape {grad.shape}, expected {self._args[name].shape}"
                 )
         values = {name: _held(array) for name, array in arrays.items()}
+        places = self._places(order)
+        if self._heads is None:
+            outputs, head_grads = self._make_heads(order, shapes, dtypes, values, places)
+        else:
+            outputs, head_grads = self._heads._binding.outputs, self._heads._binding.head_grads
+        return Binding(
+            order=order,
+            heads=symbol._heads,
+            shapes=shapes,
+            dtypes=dtypes,
+            values=values,
+            grads={name: _held(array) for name, array in self._grads.items()},
+            reqs=self._reqs,
+            outputs=outputs,
+            head_grads=head_grads,
+            workspace=self._workspace,
+            stream=self._stream,
+            places=places,
+        )
+
+    def _make_heads(
+        self, order: list[Node], shapes: Any, dtypes: Any, values: Any, places: dict[int, Workspace]
+    ) -> tuple[list[Any], list[Any]]:
+        """Arrays for the outputs, and for their gradients where they take any."""
         outputs, head_grads = [], []
         leading = needs_gradient(order, self._reqs)
         made: dict[Any, Any] = {}  # a head that is listed twice has one array
-        places = self._places(order)
-        for i, head in enumerate(symbol._heads):
+        for i, head in enumerate(self._symbol._heads):
             key, node = entry_key(head), head.node
             memory = places.get(id(node), self._workspace).backend
             shape, dtype = shapes[key] or (), dtypes[key]
@@ -152,20 +183,7 @@ class Executor:
             else:  # what is blocked, or leads to no argument, asks for none
                 takes_gradient = id(node) in leading
             head_grads.append(self._head(f"gradient {i}", shape, dtype, memory) if takes_gradient else None)
-        return Binding(
-            order=order,
-            heads=symbol._heads,
-            shapes=shapes,
-            dtypes=dtypes,
-            values=values,
-            grads={name: _held(array) for name, array in self._grads.items()},
-            reqs=self._reqs,
-            outputs=outputs,
-            head_grads=head_grads,
-            workspace=self._workspace,
-            stream=self._stream,
-            places=places,
-        )
+        return outputs, head_grads
 
     def _head(self, name: str, shape: tuple[int, ...], dtype: Any, memory: Backend) -> Any:
         """An array for an output or its gradient: from the pool, if there is one and it is on this device."""
@@ -246,14 +264,13 @@ class Executor:
         for name, value in kwargs.items():
             self._feed(name, value)
         plan = self.plan(bool(is_train))
-        self._stream.advance(bool(is_train))
         self._workspace.owner = plan if is_train else None
         if is_train:
             self._trained = plan
         with np.errstate(all="ignore"), self._backend.activate():
+            self._stream.advance(bool(is_train))
             if self._monitor is None:
-                for step in plan.forward:
-                    step()
+                self._backend.launch(plan.forward, "forward")
             else:
                 self._forward_monitored(plan)
         return self.outputs
@@ -323,8 +340,7 @@ class Executor:
                     step()
                 done = stop
                 call()
-            for step in plan.backward[done:] if done else plan.backward:
-                step()
+            self._backend.launch(plan.backward[done:] if done else plan.backward, "backward")
 
     def _take_head_gradients(self, out_grads: Any) -> None:
         targets = self._binding.head_grads
@@ -457,6 +473,21 @@ class Executor:
             self._stream,
         )
         return Executor(handle, self._symbol, self._ctx, self._reqs, self._group2ctx)
+
+    def over(self, inputs: Mapping[str, NDArray]) -> Executor:
+        """An executor that reads other arrays for some arguments, and shares all else with this one.
+
+        Outputs are written to the same arrays; so the two take turns. No output may be one of `inputs`.
+
+        Parameters
+        ----------
+        inputs : dict of str to NDArray
+            Of the shapes, dtypes and device of those that they stand for.
+        """
+        handle = Handle(
+            {**self._args, **inputs}, self._grads, self._aux, self._workspace, self._stream, heads=self
+        )
+        return Executor(handle, self._symbol, self._ctx, self._reqs)
 
     def get_optimized_symbol(self) -> Symbol:
         """The symbol that is computed: the one that was bound, as passes rewrite a plan's own copy of it."""

@@ -128,9 +128,15 @@ class DataIter:
         does. That pays for iterators that wait, or compute outside of Python; batches that only are views of
         an array would come later, not sooner. False by default: what an iterator draws from the process's
         generators would come in no fixed order.
+    peekable : bool
+        Whether the next batch may be drawn while this one is in use, so that a GPU can copy the one while it
+        computes the other: this one's arrays keep their values, and nothing else depends on when the next
+        one is drawn, such as the process's generators. The iterator needs `state_dict` and `load_state_dict`
+        too, to go back.
     """
 
     prefetchable: bool = False
+    peekable: bool = False
 
     def __init__(self, batch_size: int = 0):
         self.batch_size = batch_size

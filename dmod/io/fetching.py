@@ -54,6 +54,15 @@ class Fetcher:
             self._order()
         return answer
 
+    def peek(self) -> Any:
+        """What `take` gives next; nothing is ordered but that."""
+        if not self.is_ahead:
+            self._order()
+        self.wait()
+        answer = self.answers.get()
+        self.answers.put(answer)
+        return answer
+
     def reset(self) -> None:
         """Begin the next epoch.
 

@@ -32,6 +32,7 @@ class ImageRecordBase(DataIter):
     """
 
     _known: Mapping[str, Parameter]
+    peekable = True
 
     def __init__(self, **kwargs: Any):
         self._name = type(self).__name__

@@ -108,6 +108,8 @@ def MNISTIter(
 class _Images(DataIter):
     """Batches of images in memory, which are views."""
 
+    peekable = True
+
     def __init__(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, batch_size: int, seed: int):
         super().__init__(batch_size)
         self.images, self.labels, self.order, self.seed = images, labels, order, seed

@@ -49,6 +49,8 @@ class NDArrayIter(DataIter):
     [([0.0, 1.0], 0), ([2.0, 0.0], 1)]
     """
 
+    peekable = True
+
     def __init__(
         self,
         data: Any,

@@ -16,7 +16,16 @@ from dmod.base import InvalidArgument
 from dmod.io.base import DataBatch, DataIter
 from dmod.log import logger, show_progress
 
-__all__ = ["Replayed", "has_state", "numpy_random_state", "random_state", "resumable", "set_random_state"]
+__all__ = [
+    "Replayed",
+    "declares",
+    "has_state",
+    "is_peekable",
+    "numpy_random_state",
+    "random_state",
+    "resumable",
+    "set_random_state",
+]
 
 _GIVES_BATCHES = ("next", "__next__", "iter_next", "reset", "getdata", "getlabel", "getpad")
 
@@ -59,14 +68,26 @@ def has_state(iterator: Any) -> bool:
     >>> has_state(DataIter())
     False
     """
+    return declares(iterator, "state_dict")
+
+
+def declares(iterator: Any, name: str) -> bool:
+    """Whether `iterator` has an attribute of that name from a class that knows how its batches come about."""
+    if name in getattr(iterator, "__dict__", ()):
+        return True
     for cls in type(iterator).__mro__:
         if cls is DataIter:
             return False
-        if "state_dict" in vars(cls):
+        if name in vars(cls):
             return True
-        if any(name in vars(cls) for name in _GIVES_BATCHES):
+        if any(method in vars(cls) for method in _GIVES_BATCHES):
             return False
     return False
+
+
+def is_peekable(iterator: Any) -> bool:
+    """Whether `iterator` says that it is ``peekable``, with all that its class adds, and can go back."""
+    return declares(iterator, "peekable") and bool(iterator.peekable) and has_state(iterator)
 
 
 def resumable(iterator: Any) -> Any:

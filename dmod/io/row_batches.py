@@ -35,6 +35,8 @@ class RowBatches(DataIter):
     provide_data, provide_label : list of DataDesc
     """
 
+    peekable = True
+
     def __init__(
         self,
         name: str,

@@ -9,7 +9,7 @@ from typing import Any
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.io.base import DataBatch, DataDesc, DataIter
 from dmod.io.fetching import Fetcher, end_all
-from dmod.io.resume import random_state, resumable, set_random_state
+from dmod.io.resume import is_peekable, random_state, resumable, set_random_state
 
 __all__ = ["MXDataIter", "PrefetchingIter", "ResizeIter"]
 
@@ -81,6 +81,11 @@ class ResizeIter(_OfBatches):
         self.provide_label = data_iter.provide_label  # type: ignore[attr-defined]
         if hasattr(data_iter, "default_bucket_key"):
             self.default_bucket_key = data_iter.default_bucket_key
+
+    @property
+    def peekable(self) -> bool:  # type: ignore[override]  # a class's constant elsewhere
+        """Whether the iterator within is."""
+        return is_peekable(self.data_iter)
 
     def reset(self) -> None:
         """Begin the next epoch."""
@@ -193,23 +198,33 @@ class PrefetchingIter(_OfBatches):
         for fetcher in self._fetchers:
             fetcher.reset()
 
+    def peek(self) -> DataBatch | None:
+        """What the next batch will hold, once the threads have it; None if there is none."""
+        try:
+            return self._joined([fetcher.peek() for fetcher in self._fetchers])
+        except Exception:  # it comes again when the batch is taken
+            return None
+
     def iter_next(self) -> bool:
         """Move to the next batch; false if the epoch is over."""
-        answers = [fetcher.take() for fetcher in self._fetchers]
+        self.current_batch = self._joined([fetcher.take() for fetcher in self._fetchers])
+        return self.current_batch is not None
+
+    def _joined(self, answers: list[Any]) -> DataBatch | None:
+        """One batch of those of all iterators; None if they have come to their ends."""
         errors = [a for a in answers if isinstance(a, BaseException)]
         for error in errors:
             if not isinstance(error, StopIteration):
                 raise error
         if errors:
-            self.current_batch = None
             if len(errors) < len(answers):
                 raise InvalidArgument("PrefetchingIter: the iterators have different numbers of batches")
-            return False
+            return None
         batches = [a for a in answers if isinstance(a, DataBatch)]
         pads = {batch.pad for batch in batches}
         if len(pads) > 1:
             raise InvalidArgument(f"PrefetchingIter: the iterators' batches differ in padding: {pads}")
-        self.current_batch = DataBatch(
+        return DataBatch(
             [array for batch in batches for array in batch.data or ()],
             [array for batch in batches for array in batch.label or ()],
             batches[0].pad,
@@ -220,7 +235,6 @@ class PrefetchingIter(_OfBatches):
             if len(batches) > 1
             else self._renamed(batches[0], "provide_label"),
         )
-        return True
 
     def state_dict(self) -> dict[str, Any]:
         """See `DataIter.state_dict`: where the caller stands, not the threads, who are ahead."""
@@ -279,6 +293,11 @@ class MXDataIter(_OfBatches):
         self.provide_data = _named(handle.provide_data, data_name)  # type: ignore[attr-defined]
         self.provide_label = _named(handle.provide_label, label_name)  # type: ignore[attr-defined]
         self._loads = True
+
+    @property
+    def peekable(self) -> bool:  # type: ignore[override]  # a class's constant elsewhere
+        """Whether the reader is."""
+        return self._loads and is_peekable(self.handle)
 
     def reset(self) -> None:
         """Begin the next epoch."""

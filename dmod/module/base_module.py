@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dmod.base import EpochEnded, InvalidArgument, NotReadyError
 from dmod.checkpoint import BatchEndParam, join_params, split_params
 from dmod.initializer import Uniform
 from dmod.io import DataBatch, PrefetchingIter
+from dmod.io.look_ahead import LookAhead, look_ahead
 from dmod.log import logger as dmod_logger
 from dmod.log import show_progress
 from dmod.ndarray import NDArray, concatenate, save
@@ -109,8 +111,7 @@ class BaseModule:
         metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
         metric.reset()
         nbatch = 0
-        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
-            self.forward(batch, is_train=False)
+        for nbatch, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
             self._update_metric_of(metric, batch)
             param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=metric, locals=locals())
             for callback in as_list(batch_end_callback):
@@ -122,21 +123,59 @@ class BaseModule:
                 callback(param)
         return metric.get_name_value()
 
-    def _batches(
+    def _forwarded(
         self,
         data: Any,
         num_batch: int | None,
         reset: bool,
         sparse_row_id_fn: Callable[..., Any] | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """The first `num_batch` batches of an iterator, numbered and prepared for."""
+        """The first `num_batch` batches of an iterator, numbered, with their outputs computed."""
         if reset:
             data.reset()
-        for nbatch, batch in enumerate(data):
-            if num_batch is not None and nbatch == num_batch:
-                return
-            self.prepare(batch, sparse_row_id_fn=sparse_row_id_fn)
-            yield nbatch, batch
+        with self._looking_ahead(data) as data:
+            for nbatch, batch in enumerate(data):
+                if num_batch is not None and nbatch == num_batch:
+                    return
+                self.prepare(batch, sparse_row_id_fn=sparse_row_id_fn)
+                self.forward(batch, is_train=False)
+                self._stage_next(data)
+                yield nbatch, batch
+
+    @contextmanager
+    def _looking_ahead(self, data: Any) -> Iterator[Any]:
+        """A loop over an iterator's batches, of which devices copy the next one while they compute.
+
+        What it gives goes in the iterator's place.
+        """
+        ahead = look_ahead(data) if self._can_copy_ahead() else data
+        if not isinstance(ahead, LookAhead):
+            yield data
+            return
+        before = self._want_ahead(True)
+        try:
+            yield ahead
+        finally:
+            self._want_ahead(before)
+            ahead.put_back()
+
+    def _stage_next(self, data: Any) -> None:
+        """Have the devices copy the batch that comes next, if they do so ahead; in `_looking_ahead`."""
+        if isinstance(data, LookAhead):
+            batch = data.peek()
+            if batch is not None:
+                self._stage(batch)
+
+    def _can_copy_ahead(self) -> bool:
+        """Whether the devices can copy a batch while they compute another, and nobody would notice."""
+        return False
+
+    def _want_ahead(self, wanted: bool) -> bool:
+        """Get ready to copy batches ahead, or stop it; returns what was before."""
+        return False
+
+    def _stage(self, batch: Any) -> None:
+        """Begin to copy the batch of the next `forward` to the devices."""
 
     def _update_metric_of(self, metric: Any, batch: Any) -> None:
         if isinstance(batch, list):
@@ -159,8 +198,7 @@ class BaseModule:
             The outputs without padding, the number of the batch, and the batch.
         """
         self._need("iter_predict")
-        for nbatch, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
-            self.forward(batch, is_train=False)
+        for nbatch, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
             yield self._unpadded(batch), nbatch, batch
 
     def _unpadded(self, batch: Any) -> list[NDArray]:
@@ -205,8 +243,7 @@ class BaseModule:
             self.forward(DataBatch([data]), is_train=False)
             return self.get_outputs()[0]
         collected = []
-        for _, batch in self._batches(eval_data, num_batch, reset, sparse_row_id_fn):
-            self.forward(batch, is_train=False)
+        for _, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
             collected.append([out.copy() for out in self._unpadded(batch)])
         if not collected or not merge_batches:
             return collected
@@ -322,42 +359,43 @@ class BaseModule:
         cluster = ClusterMetrics(self._store_of_workers(), self.logger)
         if getattr(train_data, "prefetchable", False):
             train_data = PrefetchingIter(train_data)
-        if manager is not None:
-            ends = (epoch_end_callback, eval_end_callback, eval_batch_end_callback)
-            callbacks = [*batch_callbacks, *(c for given in ends for c in as_list(given))]
-            train_data = manager.begin(self, train_data, metric, callbacks)
-        for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
-            started = time.monotonic()
-            if manager is None or manager.nbatch == 0:  # else it goes on
-                metric.reset()
-            snapshots = self._fit_epoch(
-                epoch, train_data, metric, batch_callbacks, monitor, sparse_row_id_fn, manager
-            )
-            self._end_epoch()
-            values, anyone_scores = cluster.train(snapshots, eval_data is not None)
-            for name, value in values:
-                self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
-            self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
-            trained_args, trained_aux = self.get_params()
-            self.set_params(trained_args, trained_aux)
-            for callback in as_list(epoch_end_callback):
-                callback(epoch, self.symbol, trained_args, trained_aux)
-            if eval_data is not None:
-                self.score(
-                    eval_data,
-                    validation,
-                    score_end_callback=eval_end_callback,
-                    batch_end_callback=eval_batch_end_callback,
-                    epoch=epoch,
-                )
-            if anyone_scores:
-                for name, value in cluster.validation(validation, eval_data is not None):
-                    self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
-            train_data.reset()
+        with self._looking_ahead(train_data) as train_data:
             if manager is not None:
-                manager.epoch_done(epoch)
-        if manager is not None:
-            manager.finish()
+                ends = (epoch_end_callback, eval_end_callback, eval_batch_end_callback)
+                callbacks = [*batch_callbacks, *(c for given in ends for c in as_list(given))]
+                train_data = manager.begin(self, train_data, metric, callbacks)
+            for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
+                started = time.monotonic()
+                if manager is None or manager.nbatch == 0:  # else it goes on
+                    metric.reset()
+                snapshots = self._fit_epoch(
+                    epoch, train_data, metric, batch_callbacks, monitor, sparse_row_id_fn, manager
+                )
+                self._end_epoch()
+                values, anyone_scores = cluster.train(snapshots, eval_data is not None)
+                for name, value in values:
+                    self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
+                self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
+                trained_args, trained_aux = self.get_params()
+                self.set_params(trained_args, trained_aux)
+                for callback in as_list(epoch_end_callback):
+                    callback(epoch, self.symbol, trained_args, trained_aux)
+                if eval_data is not None:
+                    self.score(
+                        eval_data,
+                        validation,
+                        score_end_callback=eval_end_callback,
+                        batch_end_callback=eval_batch_end_callback,
+                        epoch=epoch,
+                    )
+                if anyone_scores:
+                    for name, value in cluster.validation(validation, eval_data is not None):
+                        self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
+                train_data.reset()
+                if manager is not None:
+                    manager.epoch_done(epoch)
+            if manager is not None:
+                manager.finish()
 
     def _fit_epoch(
         self,
@@ -389,6 +427,7 @@ class BaseModule:
                 self.forward_backward(data_batch)
             finally:
                 self._update_follows(False)
+            self._stage_next(train_data)
             try:
                 self.update()
             except EpochEnded:

@@ -311,6 +311,18 @@ class BucketingModule(BaseModule):
         self._now("prepare").prepare(data_batch, sparse_row_id_fn)
         self._current, self._current_key = current, key
 
+    def _can_copy_ahead(self) -> bool:
+        own = (type(self).forward_backward, type(self).forward, type(self).prepare) == _OWN_READERS
+        return own and all(module._can_copy_ahead() for module in self._buckets.values())
+
+    def _want_ahead(self, wanted: bool) -> bool:
+        return self._default._want_ahead(wanted)
+
+    def _stage(self, batch: Any) -> None:
+        module = self._buckets.get(getattr(batch, "bucket_key", None))
+        if module is not None:
+            module._stage(batch)
+
     def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
         """Switch to the batch's bucket and compute its outputs."""
         self._need("forward")
@@ -454,3 +466,7 @@ class BucketingModule(BaseModule):
         """Keep loaded parameters for `bind`."""
         self._default.take_params(arg_params, aux_params)
         self.params_initialized = True
+
+
+_OWN_READERS = (BucketingModule.forward_backward, BucketingModule.forward, BucketingModule.prepare)
+"""What reads a batch before it is computed, unless a subclass has methods of its own."""

@@ -398,6 +398,24 @@ class Module(SymbolModule):
         own = (type(self).forward_backward, type(self).forward, type(self).backward, type(self).update)
         self._leave_early = follows and own == _OWN_STEP and self.__dict__.keys().isdisjoint(_STEP)
 
+    def _can_copy_ahead(self) -> bool:
+        methods = (type(self).forward_backward, type(self).forward, type(self).prepare)
+        own = methods == _OWN_READERS and self.__dict__.keys().isdisjoint(_READERS)
+        return (
+            own  # others may change batches
+            and self._exec_group is not None
+            and not self._monitors
+            and self._exec_group.can_copy_ahead
+            and settings().copy_ahead
+        )
+
+    def _want_ahead(self, wanted: bool) -> bool:
+        return self._devices.turns.want(wanted)
+
+    def _stage(self, batch: Any) -> None:
+        if not self._monitors:  # which may have come since
+            self._group("fit").stage(batch)
+
     def update(self) -> None:
         """Update the parameters from the gradients, on all devices and with all workers.
 
@@ -493,3 +511,6 @@ class Module(SymbolModule):
 _STEP = ("forward_backward", "forward", "backward", "update")
 _OWN_STEP = tuple(getattr(Module, name) for name in _STEP)
 """What a step of `fit` consists of, unless a subclass or an object has methods of its own."""
+_READERS = ("forward_backward", "forward", "prepare")
+_OWN_READERS = tuple(getattr(Module, name) for name in _READERS)
+"""What reads a batch before it is computed, likewise."""

@@ -253,6 +253,17 @@ class SequentialModule(BaseModule):
 
     # ---- computation
 
+    def _can_copy_ahead(self) -> bool:
+        own = type(self).forward_backward is BaseModule.forward_backward
+        own = own and (type(self).forward, type(self).prepare) == _OWN_READERS
+        return own and bool(self._modules) and self._modules[0]._can_copy_ahead()
+
+    def _want_ahead(self, wanted: bool) -> bool:
+        return self._modules[0]._want_ahead(wanted)
+
+    def _stage(self, batch: Any) -> None:
+        self._modules[0]._stage(batch)
+
     def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
         """Compute the outputs of all modules, in order."""
         self._need("forward")
@@ -345,3 +356,7 @@ class SequentialModule(BaseModule):
         self._need("install_monitor", params=False)
         for module in self._modules:
             module.install_monitor(mon)
+
+
+_OWN_READERS = (SequentialModule.forward, SequentialModule.prepare)
+"""What reads a batch before it is computed, unless a subclass has methods of its own."""

@@ -307,5 +307,6 @@ class SymbolModule(BaseModule):
         """Let a monitor watch all executors, also those that come later."""
         self._need("install_monitor", params=False)
         self._monitors = (*self._monitors, mon)
+        self._devices.turns.take()  # the next batch is copied anew, to where the monitor looks
         for group in self._groups.values():
             group.install_monitor(mon)

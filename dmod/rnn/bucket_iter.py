@@ -104,6 +104,8 @@ class BucketSentenceIter(DataIter):
     [(2, (2, 2))]
     """
 
+    peekable = True
+
     def __init__(
         self,
         sentences: Sequence[Sequence[int]],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dmod.base import InvalidArgument, NotReadyError
 from dmod.context import Context
-from dmod.device import backend
+from dmod.device import backend, copy
 from dmod.device.random import SlotStream
 from dmod.executor.executor import Executor, Handle
 from dmod.executor.memory import Pool, Workspace
@@ -17,6 +18,7 @@ from dmod.executor.storage import clear_rows, csr_inputs, empty_csr
 from dmod.io import DataDesc
 from dmod.ndarray import NDArray, concatenate
 from dmod.symbol import Symbol
+from dmod.worker.ahead import Ahead, InputSet, Target, Turns
 from dmod.worker.parameters import ParameterSet
 from dmod.worker.slicing import batch_axis, batch_size_of, load_slices, on_device, part_of, split_batch
 
@@ -37,6 +39,7 @@ class DeviceState:
         self.workspaces = [Workspace(backend(ctx)) for ctx in contexts]
         self.streams = [SlotStream(i) for i in range(len(contexts))]
         self.pools: list[Pool | None] = [None for _ in contexts]
+        self.turns = Turns([backend(ctx) for ctx in contexts])
 
     def share_heads(self) -> None:
         """Let executors have inputs and outputs in common, from now on."""
@@ -132,15 +135,12 @@ class ExecutorGroup:
         self.slices = split_batch(self.batch_size, work_load)
         self.params = params
         self._reqs = reqs
+        self._devices = devices
         self.execs = [self._bind(i, devices) for i in range(len(self.contexts))]
         self._unused = [params.unused_gradients(i, reqs) for i in range(len(self.contexts))]
         self.output_names = symbol.list_outputs()
-        self._data = [(d.name, batch_axis(d), [e.arg_dict[d.name] for e in self.execs]) for d in data_shapes]
-        self._labels = [
-            (d.name, batch_axis(d), [e.arg_dict[d.name] for e in self.execs])
-            for d in label_shapes
-            if d.name in self.execs[0].arg_dict
-        ]
+        self._inputs = self._input_set(0, self.execs)
+        self._ahead: Ahead | None = None
         self._label_names = [d.name for d in label_shapes]
         self._label_axes = [batch_axis(d) for d in label_shapes]
         self._output_axes = self._batch_axes_of_outputs()
@@ -182,6 +182,46 @@ class ExecutorGroup:
         handle = Handle(args, grads, aux, devices.workspaces[device], devices.streams[device], pool)
         return Executor(handle, self.symbol, ctx, self._reqs, self.params.group2ctxs[device])
 
+    def _input_set(self, turn: int, execs: list[Executor]) -> InputSet:
+        """The inputs that some executors read."""
+
+        def targets(descs: Sequence[DataDesc]) -> list[Target]:
+            return [(d.name, batch_axis(d), [e.arg_dict[d.name] for e in execs]) for d in descs]
+
+        labels = [d for d in self.label_shapes if d.name in execs[0].arg_dict]
+        return InputSet(turn, execs, targets(self.data_shapes), targets(labels))
+
+    def _second_inputs(self) -> InputSet:
+        """Executors for a second set of inputs."""
+        execs = []
+        for device, executor in enumerate(self.execs):
+            memory, pool = backend(self.contexts[device]), self._devices.pools[device]
+            own = {}
+            for name, _, arrays in [*self._inputs.data, *self._inputs.labels]:
+                shape, dtype = arrays[device].shape, arrays[device].dtype
+                made = memory.zeros(shape, dtype) if pool is None else pool.lend(f"{name} 2", shape, dtype)
+                own[name] = NDArray(made, self.contexts[device])
+            execs.append(executor.over(own))
+        return self._input_set(1, execs)
+
+    @cached_property
+    def can_copy_ahead(self) -> bool:
+        """Whether the next batch can be copied to the devices while they compute this one.
+
+        Not to the host itself; and not where a second set of inputs would show: csr inputs, an output that is
+        an input, operators with a state of their own (Custom), parameters of groups on other devices.
+        """
+        if not all(memory.copies_ahead for memory in self._devices.turns.backends):
+            return False
+        inputs = [*self._inputs.data, *self._inputs.labels]
+        if any(array.stype != "default" for _, _, arrays in inputs for array in arrays):
+            return False
+        names = {name for name, _, _ in inputs}
+        if any(head.node.op is None and head.node.name in names for head in self.symbol._heads):
+            return False
+        custom = any(node.op is not None and node.op.name == "Custom" for node in self.symbol._order())
+        return not custom and not any(self.params.group2ctxs)
+
     def _batch_axes_of_outputs(self) -> list[int]:
         """The axis along which each output is joined: where the batch size stands (`__layout__` or 0)."""
         axes = []
@@ -194,12 +234,12 @@ class ExecutorGroup:
 
     def load(self, batch: Any) -> None:
         """Copy a batch's data, and its labels if it has any, into the executors."""
-        self._load("data", batch.data, self._data)
+        self._load("data", batch.data, self._inputs.data)
         labels = getattr(batch, "label", None)
-        if labels and self._labels:
-            self._load("label", labels, self._labels)
+        if labels and self._inputs.labels:
+            self._load("label", labels, self._inputs.labels)
 
-    def _load(self, what: str, arrays: Sequence[Any], targets: list[tuple[str, int, list[NDArray]]]) -> None:
+    def _load(self, what: str, arrays: Sequence[Any], targets: list[Target]) -> None:
         if len(arrays) != len(targets) and not (what == "label" and len(arrays) > len(targets)):
             names = ", ".join(name for name, _, _ in targets)
             raise InvalidArgument(
@@ -210,9 +250,36 @@ class ExecutorGroup:
 
     def forward(self, batch: Any, is_train: bool) -> None:
         """Load a batch and compute the outputs on every device."""
-        self.load(batch)
+        turns = self._devices.turns
+        if turns.wanted and self._ahead is None and self.can_copy_ahead:  # now, as no device is busy
+            self._ahead = Ahead(self._inputs, self._second_inputs(), turns, self.slices)
+        if not (turns.wanted and self._take_staged(batch)):
+            self.load(batch)
+        turns.begin(self._inputs.turn)
         for executor in self.execs:
             executor.forward(is_train)
+
+    def stage(self, batch: Any) -> None:
+        """Begin to copy the batch of the next `forward`, if it can be done; see `can_copy_ahead`."""
+        if self._ahead is not None:
+            self._ahead.stage(batch, lack_labels=self._devices.pools[0] is None)
+
+    def _take_staged(self, batch: Any) -> bool:
+        """Go on with the inputs into which a batch was copied ahead; false if it was not."""
+        staged = self._devices.turns.take()
+        if staged is None or self._ahead is None or not self._ahead.knows(staged.inputs):
+            return False
+        if not staged.is_of(batch):
+            return False
+        if not staged.has_labels:  # the last ones stay
+            pairs = zip(staged.inputs.labels, self._inputs.labels, strict=True)
+            for (_, _, into), (_, _, out_of) in pairs:
+                for new, old in zip(into, out_of, strict=True):
+                    if new is not old:
+                        copy(new._data, old._data)
+        self._inputs = staged.inputs
+        self.execs = staged.inputs.execs
+        return True
 
     @property
     def writes_all_gradients(self) -> bool:

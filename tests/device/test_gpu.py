@@ -93,3 +93,32 @@ def test_operators_agree_with_the_cpu(name, case_name):
             continue
         rtol = {"float16": 5e-3, "float32": 1e-3}.get(wanted.dtype.name, 1e-8)
         np.testing.assert_allclose(device[key], wanted, rtol=rtol, atol=rtol / 10, err_msg=key)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_copies_ahead_change_no_bit(count, monkeypatch):
+    if mx.num_gpus() < count:
+        pytest.skip(f"needs {count} GPUs")
+    found = []
+    for on in ("0", "1"):
+        monkeypatch.setenv("DMOD_COPY_AHEAD", on)
+        found.append(trained([mx.gpu(i) for i in range(count)]))
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_copy_runs_beside_the_computing():
+    gpu = backend(mx.gpu(0))
+    square = gpu.from_host(np.random.RandomState(0).randn(4096, 4096).astype("float32"))
+    target, product = gpu.zeros((4096, 4096), "float32"), gpu.empty((4096, 4096), "float32")
+    host = gpu.pinned(target.nbytes).view("float32").reshape(target.shape)
+    host[:] = 7
+    before = gpu.mark()
+    with gpu.activate():
+        for _ in range(50):  # far longer than the copy takes
+            gpu.xp.matmul(square, square, out=product)
+    computed = gpu.mark()
+    copied = gpu.copy_in_ahead(target, host, before)
+    copied.synchronize()
+    assert not computed.done  # CuPy's events say whether they have come
+    gpu.wait_for(copied)
+    assert to_host(target).min() == 7
