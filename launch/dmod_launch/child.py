@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Protocol
 
-from dmod_launch.job import Program, Remote
 from dmod_launch.output import LineRelay
+from dmod_launch.program import Program, Remote
 from dmod_launch.remote import header, remote_command
 
 __all__ = ["CHANNEL", "Child", "RemoteChild", "Running", "is_signal", "start_child"]

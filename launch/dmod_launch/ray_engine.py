@@ -28,7 +28,7 @@ _LEFT_OUT = [".git", ".venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cach
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without its warning
-    # Of a Ray that is started here. Its own choice is 15: a job would stand behind whatever else a machine does.
+    # Of a Ray that is started here. By its own choice, 15, a job would stand behind all else on a machine.
     "RAY_worker_niceness": "0",
 }
 

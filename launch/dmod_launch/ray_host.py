@@ -1,24 +1,27 @@
 """What an actor of Ray does for a job: it keeps one process, under a keeper, and passes its output on.
 
 The process is not the actor's own, so a program that crashes, or calls ``os._exit``, takes no supervision
-with it; and when the actor dies, however it dies, its keeper ends the process.
+with it; and when the actor dies, however it dies, its keeper ends the process. An actor imports nothing of
+dmod, which would take it longer than Ray does to start it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import queue
+import re
 import socket
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from dmod import __version__
 from dmod_launch.child import Child
-from dmod_launch.job import Program
+from dmod_launch.program import Program
 
-__all__ = ["CHANNEL", "ProcessHost"]
+__all__ = ["CHANNEL", "ProcessHost", "installed_version"]
 
 CHANNEL = "channel"
 _CHUNK = 1 << 16
@@ -27,6 +30,15 @@ _AT_ONCE = 64
 _OF_RAY = ("PYTHONBREAKPOINT", "SPT_NOENV")
 _OF_KERNELS = ("DMLC_", "DMOD_", "OMP_", "OPENBLAS_", "MKL_", "GOTO_", "ONEDNN_", "DNNL_", "KMP_", "NUMBA_")
 """Set for the actor by Ray, or for Ray by whoever has started it: not the job's."""
+
+
+def installed_version() -> str:
+    """The version of the dmod that a process here would import; '' if there is none."""
+    spec = importlib.util.find_spec("dmod")
+    if spec is None or spec.origin is None:
+        return ""
+    found = re.search(r'^__version__ = "(.+)"$', Path(spec.origin).read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 class ProcessHost:
@@ -46,7 +58,7 @@ class ProcessHost:
             "cores": len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1,
-            "dmod": __version__,
+            "dmod": installed_version(),
             "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
             "pid": os.getpid(),
         }
