@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-PROGRAM = str(Path(__file__).with_name("program.py"))
-LAUNCH = str(Path(sys.executable).with_name("dmod-launch"))
+from tests.cluster.cluster import Cluster
+
+PROGRAM = Path(__file__).with_name("program.py")
 # Equal threads per device are what equal bits need; small units make several of these arrays.
-ENVIRON = {**os.environ, "DMOD_NUM_THREADS": "1", "DMOD_UNIT_BYTES": "2048"}
-
-
-def run(command: list[str], **environ: str) -> None:
-    done = subprocess.run(command, env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, done.stdout + done.stderr
+SETTINGS = {"DMOD_NUM_THREADS": 1, "DMOD_UNIT_BYTES": 2048}
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -26,8 +20,10 @@ def read(path: Path) -> dict[str, bytes]:
         return {name: arrays[name].tobytes() for name in arrays.files}
 
 
-def run_local(folder: Path, **environ: str) -> dict[str, bytes]:
-    run([sys.executable, PROGRAM, "local", str(folder / "local.npz")], **environ)
+def run_local(folder: Path, **settings: object) -> dict[str, bytes]:
+    with Cluster(folder, 1, 1, **SETTINGS, **settings) as cluster:
+        cluster.start("alone", (sys.executable, str(PROGRAM), "local", str(folder / "local.npz")))
+        cluster.end_well()
     return read(folder / "local.npz")
 
 
@@ -64,23 +60,9 @@ def test_one_process_repeats_bit_for_bit(
 def test_two_workers_compute_the_bits_of_two_devices(
     transport: str, servers: str, on_kvstore: str, overlap: str, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
-    run(
-        [
-            LAUNCH,
-            "-n",
-            "2",
-            "-s",
-            servers,
-            "--",
-            sys.executable,
-            PROGRAM,
-            "dist_sync",
-            str(tmp_path / "{rank}.npz"),
-        ],
-        DMOD_TRANSPORT=transport,
-        DMOD_UPDATE_ON_KVSTORE=on_kvstore,
-        DMOD_OVERLAP=overlap,
-    )
+    choices = {"DMOD_TRANSPORT": transport, "DMOD_UPDATE_ON_KVSTORE": on_kvstore, "DMOD_OVERLAP": overlap}
+    with Cluster(tmp_path, 2, int(servers), **SETTINGS, **choices) as cluster:
+        cluster.run_script(PROGRAM, "dist_sync", tmp_path / "{rank}.npz")
     for rank in range(2):
         found = read(tmp_path / f"{rank}.npz")
         assert found.keys() == reference.keys()

@@ -125,7 +125,11 @@ class Cluster:
         return [self.start_worker(rank, program, *arguments) for rank in range(self.num_workers)]
 
     def start_worker(self, rank: int, program: str, *arguments: object, **settings: object) -> Process:
-        command = (sys.executable, str(PROGRAMS), program, str(self.directory), *map(str, arguments))
+        return self.start_script(rank, PROGRAMS, program, self.directory, *arguments, **settings)
+
+    def start_script(self, rank: int, script: Path, *arguments: object, **settings: object) -> Process:
+        """A worker that runs a script."""
+        command = (sys.executable, str(script), *map(str, arguments))
         return self.start(f"worker {rank}", command, DMLC_ROLE="worker", DMLC_WORKER_ID=rank, **settings)
 
     def start(self, name: str, command: tuple[str, ...], **settings: object) -> Process:
@@ -134,8 +138,17 @@ class Cluster:
         return self.processes[name]
 
     def run(self, program: str, *arguments: object) -> None:
-        """Start all, and see them all end well."""
+        """Start all, with a function of programs.py in the workers, and see them all end well."""
+        self.run_script(PROGRAMS, program, self.directory, *arguments)
+
+    def run_script(self, script: Path, *arguments: object) -> list[str]:
+        """Start all, with a script in the workers, and see them all end well; what the workers said."""
         self.start_nodes()
-        self.start_workers(program, *arguments)
+        workers = [self.start_script(rank, script, *arguments) for rank in range(self.num_workers)]
+        self.end_well()
+        return [worker.output for worker in workers]
+
+    def end_well(self) -> None:
+        """See all processes end with exit status 0."""
         for process in self.processes.values():
             assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"

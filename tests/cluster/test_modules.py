@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,9 @@ from tests.cluster.cluster import Cluster
 MODULES = Path(__file__).with_name("modules.py")
 
 
-def start(cluster: Cluster, program: str, *arguments: object) -> None:
-    cluster.start_nodes()
-    for rank in range(cluster.num_workers):
-        command = (sys.executable, str(MODULES), program, str(cluster.directory), *map(str, arguments))
-        cluster.start(f"worker {rank}", command, DMLC_ROLE="worker", DMLC_WORKER_ID=rank)
-
-
 def run(directory: Path, program: str, *arguments: object, workers: int = 2, servers: int = 1) -> list[str]:
     with Cluster(directory, workers, servers) as cluster:
-        start(cluster, program, *arguments)
-        for process in cluster.processes.values():
-            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
-        return [cluster.processes[f"worker {rank}"].output for rank in range(workers)]
+        return cluster.run_script(MODULES, program, directory, *arguments)
 
 
 def equal(one: Path, other: Path) -> None:
@@ -65,9 +54,8 @@ def test_a_job_resumed_from_a_checkpoint_ends_with_the_bits_of_the_whole(tmp_pat
 
 def test_symbols_that_differ_between_workers_are_named_to_both(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, 1, DMOD_TIMEOUT_S=3) as cluster:
-        start(cluster, "symbols")
-        for rank in range(2):
-            worker = cluster.processes[f"worker {rank}"]
+        cluster.start_nodes()
+        for worker in [cluster.start_script(rank, MODULES, "symbols", tmp_path) for rank in range(2)]:
             assert worker.wait() != 0
             assert "fc1_weight" in worker.output and "(16, 6)" in worker.output, worker.output
             assert "(17, 6)" in worker.output, worker.output

@@ -15,12 +15,11 @@ PROGRAM = Path(__file__).with_name("optimizers.py")
 def test_two_workers_give_the_bits_of_one_process_with_every_optimizer(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, 2) as cluster:
         cluster.start_nodes()
-        for rank in (0, 1, 2):  # 2 is the process that does it alone
-            role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": rank} if rank < 2 else {"DMLC_ROLE": ""}
-            command = (sys.executable, str(PROGRAM), str(tmp_path / "trained"), str(rank))
-            cluster.start(f"worker {rank}", command, **role)
-        for process in cluster.processes.values():
-            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
+        for rank in range(2):
+            cluster.start_script(rank, PROGRAM, tmp_path / "trained", rank)
+        alone = (sys.executable, str(PROGRAM), str(tmp_path / "trained"), "2")
+        cluster.start("alone", alone, DMLC_ROLE="")
+        cluster.end_well()
     first, *others = (np.load(tmp_path / f"trained{rank}.npz") for rank in range(3))
     for other in others:
         for name in first.files:

@@ -20,12 +20,7 @@ PROGRAM = Path(__file__).with_name("sparse.py")
 def test_two_workers_have_the_bits_of_one_with_two_devices(tmp_path: Path) -> None:
     name = "embedding momentum"
     with Cluster(tmp_path, 2, 2) as cluster:
-        cluster.start_nodes()
-        for rank in range(2):
-            command = (sys.executable, str(PROGRAM), str(tmp_path), name)
-            cluster.start(f"worker {rank}", command, DMLC_ROLE="worker", DMLC_WORKER_ID=rank)
-        for process in cluster.processes.values():
-            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
+        cluster.run_script(PROGRAM, tmp_path, name)
     alone = cases.trained(mx, *cases.CASES[name], context=[mx.cpu(0), mx.cpu(1)])
     for rank in range(2):
         found = np.load(tmp_path / f"sparse{rank}.npz")

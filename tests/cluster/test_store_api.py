@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster
@@ -11,15 +10,8 @@ PROGRAM = Path(__file__).with_name("store_api.py")
 
 
 def run(directory: Path, program: str, num_servers: int, **settings: object) -> list[str]:
-    with Cluster(directory, 2, num_servers, **settings) as cluster:
-        cluster.start_nodes()
-        for rank in range(2):
-            command = (sys.executable, str(PROGRAM), program, str(directory))
-            role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": rank}
-            cluster.start(f"worker {rank}", command, PYTHONPATH=str(PROGRAM.parents[2]), **role)
-        for process in cluster.processes.values():
-            assert process.wait() == 0, f"{process.name} has failed:\n{process.output}"
-        return [cluster.processes[f"worker {rank}"].output for rank in range(2)]
+    with Cluster(directory, 2, num_servers, PYTHONPATH=PROGRAM.parents[2], **settings) as cluster:
+        return cluster.run_script(PROGRAM, program, directory)
 
 
 def test_compressed_gradients_have_mxnet_s_sums_and_fewer_bytes(tmp_path: Path) -> None:
