@@ -319,6 +319,11 @@ class Module(SymbolModule):
         return [self]
 
     @property
+    def contexts(self) -> list[Context]:
+        """The devices."""
+        return self._contexts
+
+    @property
     def store(self) -> kvs.KVStore | None:
         """The store through which devices and workers share gradients, if there is one."""
         return self._kvstore

@@ -14,6 +14,7 @@ import pytest
 import dmod as mx
 from dmod.device import set_gpus
 from dmod.device.standin import StandInBackend, stand_in_gpus
+from tests.recovery.program import Stopped, manager, stop_after
 
 RNG = np.random.RandomState(0)
 DATA = RNG.randn(32, 6).astype("float32")
@@ -63,7 +64,7 @@ def late(counts: Counter[tuple[str, str, str]], stream: str, work: str, _: str) 
 
 def net() -> Any:
     x = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=8, name="fc1")
-    x = mx.sym.Dropout(mx.sym.Activation(x, act_type="relu"), p=0.3)
+    x = mx.sym.Dropout(mx.sym.Activation(x, act_type="relu", name="relu"), p=0.3, name="drop")
     return mx.sym.SoftmaxOutput(mx.sym.FullyConnected(x, num_hidden=3, name="fc2"), name="softmax")
 
 
@@ -423,41 +424,20 @@ def test_a_score_within_a_callback_leaves_the_fit_alone(plain):
         same(expected, fitted(arrays(), extra=scoring))
 
 
-class Stop(Exception):
-    """The process dies."""
-
-
 @pytest.mark.parametrize("order", ["10", "01"])
 def test_a_training_resumes_with_the_same_bits(tmp_path, monkeypatch, order):
-    def run(path: Any, stop_at: int = -1, on: str = "1") -> dict[str, np.ndarray]:
+    def run(on: str, callback: Any = None, checkpoint: Any = None) -> Any:
         monkeypatch.setenv("DMOD_COPY_AHEAD", on)
-        manager = mx.recovery.CheckpointManager(path, every_n_batches=3, max_overhead=None)
-        seen = []
-
-        def ends(param: Any) -> None:
-            seen.append(param.nbatch)
-            if len(seen) == stop_at:
-                raise Stop
-
-        mod = mx.mod.Module(net(), context=mx.gpu(0))
-        mx.random.seed(1)
         np.random.seed(1)
-        try:
-            mod.fit(
-                arrays(shuffle=True), num_epoch=EPOCHS, initializer=mx.init.Xavier(), checkpoint=manager,
-                batch_end_callback=ends,
-            )  # fmt: skip
-        finally:
-            manager.finish()
-        return values(mod)
+        return fitted(arrays(shuffle=True), extra=callback, checkpoint=checkpoint)
 
     with stand_in_gpus(1, Watcher(late)):
-        expected = run(tmp_path / "whole", on=order[0])
-        with pytest.raises(Stop):
-            run(tmp_path / "cut", 4, on=order[0])
-        found = run(tmp_path / "cut", on=order[1])
-    for name, value in expected.items():
-        assert np.array_equal(value, found[name]), name
+        expected = run(order[0])
+        with pytest.raises(Stopped):  # a batch after the checkpoint; the next one is copied by then
+            run(order[0], stop_after(7), manager(tmp_path))
+        found, said = run(order[1], checkpoint=manager(tmp_path))
+        same(expected, (found, expected[1]))
+    assert 0 < len(said) < len(expected[1]) and said == expected[1][-len(said) :]
 
 
 @pytest.fixture(autouse=True)
