@@ -88,6 +88,11 @@ class SymbolModule(BaseModule):
         """Names and shapes of the outputs for a whole batch."""
         return self._group("output_shapes").output_shapes()
 
+    @property
+    def contexts(self) -> list[Context]:
+        """The devices."""
+        return self._contexts
+
     def _group(self, call: str) -> ExecutorGroup:
         if self._exec_group is None:
             raise NotReadyError(f"{call}: call bind() first")
