@@ -375,6 +375,8 @@ class BaseModule:
                 values, anyone_scores = cluster.train(snapshots, eval_data is not None)
                 for name, value in values:
                     self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
+                if manager is not None:
+                    manager.metrics_done("train", values)
                 self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
                 trained_args, trained_aux = self.get_params()
                 self.set_params(trained_args, trained_aux)
@@ -389,8 +391,11 @@ class BaseModule:
                         epoch=epoch,
                     )
                 if anyone_scores:
-                    for name, value in cluster.validation(validation, eval_data is not None):
+                    values = cluster.validation(validation, eval_data is not None)
+                    for name, value in values:
                         self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
+                    if manager is not None:
+                        manager.metrics_done("validation", values)
                 train_data.reset()
                 if manager is not None:
                     manager.epoch_done(epoch)

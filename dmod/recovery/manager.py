@@ -377,6 +377,16 @@ class CheckpointManager:
             job.worker.update(take_metric(self._metric))
         self._writer.start(job)
 
+    def metrics_done(self, kind: str, figures: Sequence[tuple[str, float]]) -> None:
+        """Hear an epoch's metrics, those of all workers; for managers that report them.
+
+        Parameters
+        ----------
+        kind : str
+            'train' or 'validation'.
+        figures : sequence of (str, float)
+        """
+
     def epoch_done(self, epoch: int) -> None:
         """Note that an epoch is done, and the iterator is reset."""
         self.nbatch = 0

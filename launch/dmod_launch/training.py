@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -122,27 +122,12 @@ class ReportingManager(CheckpointManager):
 
     def __init__(self, directory: str | os.PathLike[str], **options: Any):
         super().__init__(directory, **options)
-        self._reported: Any = None
         self._values: dict[str, float] = {}
 
-    def begin(self, module: Any, train_data: Any, metric: Any = None, callbacks: Any = ()) -> Any:
-        """See `CheckpointManager.begin`; remembers the metric."""
-        self._reported = metric
-        return super().begin(module, train_data, metric, callbacks)
-
-    def trained(self, epoch: int, *parameters: Any) -> None:
-        """A callback for the end of an epoch, before the validation."""
-        self._values = {}
-        self._note("train", self._reported)
-
-    def validated(self, param: Any) -> None:
-        """A callback for the end of the validation."""
-        self._note("validation", param.eval_metric)
-
-    def _note(self, kind: str, metric: Any) -> None:
-        if metric is not None:
-            pairs = ((f"{kind}-{name}", float(value)) for name, value in metric.get_global_name_value())
-            self._values |= {name: value for name, value in pairs if not math.isnan(value)}
+    def metrics_done(self, kind: str, figures: Sequence[tuple[str, float]]) -> None:
+        """See `CheckpointManager.metrics_done`; keeps them for the report."""
+        found = {f"{kind}-{name}": float(value) for name, value in figures}
+        self._values |= {name: value for name, value in found.items() if not math.isnan(value)}
 
     def epoch_done(self, epoch: int) -> None:
         """See `CheckpointManager.epoch_done`; then reports."""
@@ -150,22 +135,22 @@ class ReportingManager(CheckpointManager):
         is_taken = self._taken_at == self.step
         if is_taken and _context.waits:
             is_taken = self._writer.wait(_WRITTEN_S)
-        report(self._values, epoch, self._serial if is_taken else None)
+        values, self._values = self._values, {}
+        report(values, epoch, self._serial if is_taken else None)
 
 
-def reporting(
-    checkpoints: Mapping[str, Any] | None = None, **callbacks: Callable[..., Any] | list[Callable[..., Any]]
-) -> dict[str, Any]:
+def reporting(checkpoints: Mapping[str, Any] | None = None, **callbacks: Any) -> dict[str, Any]:
     """The arguments by which ``fit`` reports the metrics of every epoch, and takes checkpoints.
 
-    Metrics are reported as ``train-accuracy``, ``validation-accuracy`` and so on: those of worker 0.
+    Metrics are reported as ``train-accuracy``, ``validation-accuracy`` and so on: those that ``fit`` logs, of
+    the data of all workers.
 
     Parameters
     ----------
     checkpoints : mapping, optional
         For `CheckpointManager`, such as ``{'every_n_batches': 100}``.
     **callbacks
-        The function's own ``epoch_end_callback`` and ``eval_end_callback``, which are called too.
+        Further arguments of ``fit``, which are passed on: ``epoch_end_callback``, ``eval_end_callback``.
 
     Returns
     -------
@@ -174,8 +159,8 @@ def reporting(
 
     Examples
     --------
-    >>> sorted(reporting())
-    ['checkpoint', 'epoch_end_callback', 'eval_end_callback']
+    >>> reporting()
+    {'checkpoint': None}
     """
     unknown = sorted(set(callbacks) - {"epoch_end_callback", "eval_end_callback"})
     if unknown:
@@ -184,18 +169,11 @@ def reporting(
             "to fit itself"
         )
     if _context.checkpoints is None:
-        return {"checkpoint": None, "epoch_end_callback": None, "eval_end_callback": None, **callbacks}
+        return {"checkpoint": None, **callbacks}
     options: dict[str, Any] = {"keep": _context.keep or _EVERYTHING}
     if _context.waits:
         options["max_overhead"] = None
-    manager = ReportingManager(_context.checkpoints, **{**options, **(checkpoints or {})})
-
-    def with_own(name: str, watching: Callable[..., Any]) -> list[Callable[..., Any]]:
-        own = callbacks.get(name, [])
-        return [watching, *(own if isinstance(own, list) else [own])]
-
     return {
-        "checkpoint": manager,
-        "epoch_end_callback": with_own("epoch_end_callback", manager.trained),
-        "eval_end_callback": with_own("eval_end_callback", manager.validated),
+        "checkpoint": ReportingManager(_context.checkpoints, **{**options, **(checkpoints or {})}),
+        **callbacks,
     }
