@@ -70,6 +70,12 @@ class TrialMixin:
         self._epoch = -1  # the last one that Tune has heard of
         self._checkpoint: int | None = None
 
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial, or the same one with other settings; saves the start of an actor."""
+        self.cleanup()
+        TrialMixin.setup(self, new_config, self._settings)
+        return True
+
     def step(self) -> dict[str, Any]:
         """Train for another epoch."""
         if self._job is None:

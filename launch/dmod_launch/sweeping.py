@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import logging
 import os
+import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ from dmod_launch.sweep_results import SweepResult
 from dmod_launch.sweep_trial import TrialSettings, trial_class
 
 __all__ = ["sweep"]
+
+_WITHOUT_END = 1_000_000
+"""Epochs; Tune's own choice ends the best trials after 100."""
 
 
 def sweep(
@@ -69,7 +76,7 @@ def sweep(
     max_failures : int
         How often a trial that fails is started again, from its newest checkpoint.
     seed : int, optional
-        For the same settings again.
+        For the same settings again, and the order of a grid under a scheduler that stops trials.
     time_budget_s : float, optional
         No trial is started after so many seconds, and those that run are stopped.
     name, storage_path : str
@@ -120,9 +127,9 @@ def sweep(
             tune_config=tune.TuneConfig(
                 metric=metric,
                 mode=mode,
-                num_samples=num_samples,
                 scheduler=_scheduler(tune, scheduler),
-                search_alg=_search(tune, search_alg, seed),
+                **_search(space, num_samples, scheduler, search_alg, seed),
+                reuse_actors=True,
                 max_concurrent_trials=max_concurrent,
                 time_budget_s=time_budget_s,
                 trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -174,18 +181,45 @@ def _scheduler(tune: Any, scheduler: Any) -> Any:
         return None
     if scheduler == "asha":
         return tune.schedulers.ASHAScheduler(
-            time_attr="training_iteration", grace_period=1, reduction_factor=3
+            time_attr="training_iteration", grace_period=1, reduction_factor=3, max_t=_WITHOUT_END
         )
     if isinstance(scheduler, str):
         raise InvalidArgument(f"sweep: scheduler={scheduler!r}, expected 'fifo', 'asha' or one of Ray Tune's")
     return scheduler
 
 
-def _search(tune: Any, search_alg: Any, seed: int | None) -> Any:
-    if search_alg is not None or seed is None:
-        return search_alg
-    generator = importlib.import_module("ray.tune.search.basic_variant").BasicVariantGenerator
-    return generator(random_state=seed)
+def _search(
+    space: Mapping[str, Any], num_samples: int, scheduler: Any, search_alg: Any, seed: int | None
+) -> dict[str, Any]:
+    """How settings are chosen: arguments for Tune.
+
+    A scheduler that stops trials compares each with those before it. In the order of a grid these are often
+    worse, as with ever larger learning rates, and none would be stopped: so the order is drawn.
+    """
+    if search_alg is not None:
+        return {"search_alg": search_alg, "num_samples": num_samples}
+    choose = importlib.import_module("ray.tune.search.basic_variant").BasicVariantGenerator
+    points = [] if scheduler in (None, "fifo") else grid_points(space) * num_samples
+    if len(points) <= num_samples:  # no grid
+        return {"search_alg": choose(random_state=seed), "num_samples": num_samples}
+    random.Random(seed or 0).shuffle(points)
+    return {"search_alg": choose(points, random_state=seed), "num_samples": len(points)}
+
+
+def grid_points(space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of all grids of a space, in order.
+
+    Examples
+    --------
+    >>> grid_points({'lr': {'grid_search': [0.1, 0.2]}, 'hidden': {'grid_search': [8]}, 'epochs': 3})
+    [{'lr': 0.1, 'hidden': 8}, {'lr': 0.2, 'hidden': 8}]
+    """
+    grids = {
+        name: value["grid_search"]
+        for name, value in space.items()
+        if isinstance(value, Mapping) and set(value) == {"grid_search"}
+    }
+    return [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
 
 
 def _teller(tune: Any, say: Callable[[str], None], metric: str) -> Any:
@@ -202,15 +236,17 @@ def _teller(tune: Any, say: Callable[[str], None], metric: str) -> Any:
     return type("Teller", (tune.Callback,), {"on_trial_complete": on_complete, "on_trial_error": on_error})()
 
 
-class _fewer_words:
-    """Ray's own log lines below errors are left out while Tune runs."""
-
-    def __enter__(self) -> None:
-        import logging
-
-        self._logger = logging.getLogger("ray")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        self._logger.setLevel(self._level)
+@contextmanager
+def _fewer_words() -> Iterator[None]:
+    """Leave out what Tune says while it runs: its tables, and a traceback for every trial that fails."""
+    logger, variable = logging.getLogger("ray"), "RAY_AIR_NEW_OUTPUT"
+    level, before = logger.level, os.environ.get(variable)
+    logger.setLevel(logging.CRITICAL)
+    os.environ[variable] = "0"  # Tune's newer output knows no silence
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        os.environ.pop(variable)
+        if before is not None:
+            os.environ[variable] = before
