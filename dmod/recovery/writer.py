@@ -28,7 +28,7 @@ from dmod.recovery.packing import pack
 __all__ = ["Job", "Writer", "worker_name"]
 
 _POLL_S = 0.005
-_NICENESS = 10
+_NICER_BY = 10
 
 
 def worker_name(rank: int) -> str:
@@ -65,7 +65,10 @@ def _step_back() -> None:
     """Let threads that compute go first. On Linux a priority is a thread's own; elsewhere it stays."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            thread = threading.get_native_id()
+            os.setpriority(
+                os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + _NICER_BY, 19)
+            )
 
 
 class Writer:
