@@ -101,6 +101,8 @@ class Bundles:
         self._ready, self._requests, self._waiting = ready, requests, waiting
         self._make_updater, self._free = make_updater, free
         self._bundles: dict[tuple[tuple[Key, int], ...], Bundle] = {}
+        self.generation = 0
+        """How often a piece has entered or left a bundle."""
 
     def all(self) -> list[Bundle]:
         """The bundles that there are."""
@@ -129,6 +131,7 @@ class Bundles:
         if any(self._waiting.get(piece) for piece in pieces):
             return None
         updater = None if pieces[0].updater is None else self._make_updater(pieces)
+        self.generation += 1
         self._bundles[names] = bundle = Bundle(pieces, num_workers, self._free, updater)
         return bundle
 
@@ -138,6 +141,7 @@ class Bundles:
         if bundle is None:
             return
         assert isinstance(bundle, Bundle)
+        self.generation += 1
         del self._bundles[tuple([(member.key, member.number) for member in bundle.members])]
         bundle.take_apart()
         for member in bundle.members:

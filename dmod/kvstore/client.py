@@ -244,7 +244,8 @@ class Client:
         timer = self.state.next_timer()
         wait_s = _LONGEST_WAIT_S if timer is None else min(timer - time.monotonic(), _LONGEST_WAIT_S)
         got = self._endpoint.receive(max(0.0, wait_s))
-        self._read_line()
+        if self._line.inbox:
+            self._read_line()
         now = time.monotonic()
         if got is None:
             if timer is not None and now >= timer:
@@ -266,13 +267,13 @@ class Client:
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, Send):
+            if type(action) is Send:
                 frames = encode(action.message, action.payloads)
                 if action.peer == SCHEDULER:
                     self._line.send(frames)
                 else:
                     self._endpoint.send(action.peer, frames)
-            elif isinstance(action, (Done, Failed)):
+            elif type(action) is Done or type(action) is Failed:
                 self._results[action.operation] = action
             elif isinstance(action, Connect):
                 self._connect(action.peer, action.member)

@@ -8,22 +8,27 @@ so do all further contributions to this epoch, here and without asking.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dmod.base import InvalidArgument, UnknownKeyError
-from dmod.kvstore.actions import SCHEDULER
+from dmod.kvstore.actions import SCHEDULER, Action, Done, Payload, Peer, Send, server_peer
 from dmod.kvstore.compression import Compressor
 from dmod.kvstore.exchange import Entry, Exchange, SharedMemory, Unit, plan_units
+from dmod.kvstore.express import Express, RepeatedCall
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
+    Again,
     Barrier,
     EndEpoch,
     Key,
+    Message,
+    Same,
     SetOptimizer,
 )
-from dmod.kvstore.operations import Operations, Started
+from dmod.kvstore.operations import Operations, Started, earlier
 from dmod.kvstore.outstanding import Build, ClientPiece, Operation, Request
 from dmod.kvstore.parts import (
     ClientKey,
@@ -36,12 +41,15 @@ from dmod.kvstore.parts import (
     values_builders,
 )
 from dmod.kvstore.sharding import Sharder
+from dmod.kvstore.standing import Repeat
 from dmod.ndarray.flat import FlatLayout
 
 __all__ = ["ClientState", "PieceStates"]
 
 MAX_PLANS = 256
 """So many different calls are remembered; who makes more of them does not make the same ones again."""
+MAX_CALLS = 16
+"""The same for calls with the same arrays."""
 
 
 class ClientState(Operations):
@@ -73,7 +81,9 @@ class ClientState(Operations):
         self._sharder = Sharder(self._num_servers, unit_bytes)
         self._keys: dict[Key, ClientKey] = {}
         self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
-        self._repeated: tuple[object, list[Entry], list[Unit]] = (None, [], [])  # the last tuple of entries
+        self._calls: dict[int, RepeatedCall] = {}  # those that are repeated, by the id of their tuple
+        self._under_way: Express | None = None
+        self._standing = self._pushes = 0
         self._shared: dict[int, SharedMemory] = {}
         self._barriers: dict[str, int] = {}
         self._optimizers = 0
@@ -325,14 +335,22 @@ class ClientState(Operations):
         compressor: Compressor | None = None,
         unit: int | None = None,
     ) -> Started:
+        repeated = self._repeated(entries) if call == "pushpull" and compressor is None else None
+        if (
+            repeated is not None
+            and record is None
+            and unit is None
+            and (lean := self._express(repeated, now))
+        ):
+            return lean
         what = _named(call, entries)
         self._check_ready(what)
-        if entries is self._repeated[0] and compressor is None:  # a tuple: nothing in it has changed
-            _, checked, units = self._repeated
+        if repeated is not None:
+            checked, units = repeated.checked, repeated.units
         else:
             checked, units = self._checked(what, call, entries, compressor)
-            if isinstance(entries, tuple):
-                self._repeated = (entries, checked, units)
+            if call == "pushpull" and compressor is None and isinstance(entries, tuple):
+                repeated = self._remember(what, entries, checked, units)
         exchange = Exchange(call, checked, self._begins, self._shared, record, compressor)
         operation = Operation(0, what)
 
@@ -340,12 +358,111 @@ class ClientState(Operations):
             if call != "pull" and self._ended_by is not None:
                 operation.dropped_by = self._ended_by
                 return
-            for leaving in units if unit is None else [units[unit]]:
-                build, take = exchange.request(leaving)
-                self._add(operation, leaving.server, build, take, leaving.pieces, priority)
+            if call == "push":
+                self._pushes += 1  # they take turns between two slots, and standing requests name one
+            stands = repeated is not None and record is None and repeated.pushes == self._pushes
+            for number in range(len(units)) if unit is None else (unit,):
+                leaving = units[number]
+                repeat = repeated.repeats[number] if repeated is not None and stands else None
+                build, take = exchange.request(leaving, repeat)
+                in_full = None if repeat is None else partial(exchange.again_in_full, leaving, repeat)
+                self._add(operation, leaving.server, build, take, leaving.pieces, priority, in_full)
 
         operation.begin = begin
         return self._begin(operation, now)
+
+    def _repeated(self, entries: Sequence[Any]) -> RepeatedCall | None:
+        """What is known of a pushpull that is made again with the same tuple: nothing in it has changed."""
+        known = self._calls.get(id(entries))
+        return known if known is not None and known.pushes == self._pushes else None
+
+    def _remember(
+        self, what: str, entries: tuple[Any, ...], checked: list[Entry], units: list[Unit]
+    ) -> RepeatedCall:
+        repeats: list[Repeat | None] = []
+        for unit in units:
+            self._standing += 1
+            repeats.append(Repeat(self._standing) if unit.server in self._shared else None)
+        while len(self._calls) >= MAX_CALLS:
+            del self._calls[next(iter(self._calls))]
+        exchange = Exchange("pushpull", checked, self._begins, self._shared)
+        call = RepeatedCall(what, entries, checked, units, repeats, self._pushes, exchange)
+        self._calls[id(entries)] = call
+        return call
+
+    # -- express
+
+    def _express(self, call: RepeatedCall, now: float) -> Started | None:
+        """Begin a call that is known on all its servers, if nothing else goes on."""
+        if self._operations or self._backlog or self._under_way is not None or self._ended_by is not None:
+            return None
+        if not self.ready or self._leaving is not None or self.error is not None or not call.ready():
+            return None
+        self._last_operation += 1
+        self._under_way = under_way = Express(self._last_operation, call, now)
+        actions: list[Action] = []
+        for unit, repeat in call.standing:
+            for piece in unit.pieces:
+                piece.round += 1
+            number, round = self._outstanding.next_number(), unit.pieces[0].round
+            again = Again(number, repeat.number, self.epoch, round)
+            under_way.waiting[number] = (unit, repeat, again)
+            actions.append(Send(server_peer(unit.server), again, repeat.staged))
+            self._rounds = max(self._rounds, round)
+        return self._last_operation, actions
+
+    def _adopt(self) -> None:
+        """Go on with the call that is under way as with any other."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            return
+        call = under_way.call
+        operation = self._operations[under_way.number] = Operation(under_way.number, call.what)
+        for number, (unit, repeat, again) in under_way.waiting.items():
+            build, take = call.exchange.request(unit, repeat)
+            in_full = partial(call.exchange.again_in_full, unit, repeat)
+            request = Request(operation, server_peer(unit.server), build, take, unit.pieces, in_full=in_full)
+            self._outstanding.adopt(request, number, again, under_way.sent)
+
+    def on_message(
+        self, peer: Peer, message: Message, payloads: Sequence[Payload], now: float
+    ) -> list[Action]:
+        """See `Operations.on_message`."""
+        under_way = self._under_way
+        if under_way is not None:
+            if type(message) is Same and under_way.take(message):
+                if under_way.waiting:
+                    return []
+                self._under_way = None
+                return [Done(under_way.number)]
+            self._adopt()
+        return super().on_message(peer, message, payloads, now)
+
+    def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
+        """See `Operations.on_disconnect`."""
+        self._adopt()
+        return super().on_disconnect(peer, now)
+
+    def on_timer(self, now: float) -> list[Action]:
+        """See `MemberState.on_timer`."""
+        self._adopt()
+        return super().on_timer(now)
+
+    def next_timer(self) -> float | None:
+        """See `MemberState.next_timer`."""
+        timer = super().next_timer()
+        if self._under_way is None:
+            return timer
+        return earlier(timer, self._under_way.sent + self._outstanding.check_s)
+
+    def leave(self, error: str, now: float) -> Started:
+        """See `Operations.leave`."""
+        self._adopt()
+        return super().leave(error, now)
+
+    def _begin(self, operation: Operation, now: float) -> Started:
+        self._adopt()
+        return super()._begin(operation, now)
 
     def _checked(
         self,

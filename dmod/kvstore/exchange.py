@@ -16,21 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import numpy as np
 
 from dmod.kvstore.actions import Outgoing, Payload, Staged
 from dmod.kvstore.compression import Compressor
-from dmod.kvstore.messages import Message, PieceRef, Pull, Push, PushPull, Values
+from dmod.kvstore.messages import Again, Message, PieceRef, Pull, Push, PushPull, Same, Values
 from dmod.kvstore.outstanding import Build, ClientPiece, Take
 from dmod.kvstore.parts import ClientKey, joined
+from dmod.kvstore.standing import Repeat
 
 __all__ = ["Entry", "Exchange", "SharedMemory", "Unit", "plan_units"]
 
-SHARED_FROM_NBYTES = 4096
-"""Smaller arrays travel through the socket."""
 JOINED_TO_NBYTES = 1 << 16
 """Larger ones are not joined: copying them would cost more than a payload of their own."""
 
@@ -72,10 +71,10 @@ class Unit:
     slots: list[np.ndarray | None] = field(default_factory=lambda: [None, None])
 
     @cached_property
-    def spans(self) -> tuple[tuple[int, slice, slice], ...]:
-        """`places`, and where each piece lies in the joined payload."""
+    def spans(self) -> tuple[slice, ...]:
+        """Where each piece lies in the joined payload."""
         ends = list(accumulate([cut.stop - cut.start for _, cut in self.places], initial=0))
-        return tuple([(i, cut, slice(*ends[k : k + 2])) for k, (i, cut) in enumerate(self.places)])
+        return tuple([slice(*pair) for pair in pairwise(ends)])
 
     @property
     def size(self) -> int:
@@ -135,25 +134,48 @@ class Exchange:
         self._call, self._entries, self._begins, self._shared = call, entries, begins, shared
         self._record, self._compressor = record, compressor
 
-    def request(self, unit: Unit) -> tuple[Build, Take]:
-        """A unit's request, and what makes use of its answer."""
-        return partial(self._build, unit), partial(self._take, unit)
+    def request(self, unit: Unit, repeat: Repeat | None = None) -> tuple[Build, Take]:
+        """A unit's request, and what makes use of its answer.
 
-    def _build(self, unit: Unit, number: int) -> tuple[Message, Sequence[Outgoing]]:
+        With `repeat` the same arrays have been, or will be, exchanged again.
+        """
+        return partial(self._build, unit, repeat), partial(self._take, unit, repeat)
+
+    def again_in_full(self, unit: Unit, repeat: Repeat, message: Again) -> tuple[Message, Sequence[Outgoing]]:
+        """The whole request that `message` stood for."""
+        refs = tuple([PieceRef(piece.key, piece.number, message.round) for piece in unit.pieces])
+        joins = self._joins(unit)
+        full = PushPull(message.request, message.epoch, unit.dtype, refs, False, joins, repeat.number)
+        return full, repeat.payloads
+
+    def _build(self, unit: Unit, repeat: Repeat | None, number: int) -> tuple[Message, Sequence[Outgoing]]:
         if self._call == "pull":
             refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
             return Pull(number, self._begins(0), refs, self._joins(unit)), ()
         for piece in unit.pieces:
             piece.round += 1
+        rounds = {piece.round for piece in unit.pieces}
+        epoch = self._begins(max(rounds))
+        if repeat is not None and repeat.known and len(rounds) == 1:
+            return Again(number, repeat.number, epoch, rounds.pop()), repeat.staged
         refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
-        epoch = self._begins(max([piece.round for piece in unit.pieces]))
         payloads: list[Outgoing] = self._payloads(unit)
+        if repeat is not None:
+            repeat.payloads, repeat.staged = payloads, [p for p in payloads if isinstance(p, Staged)]
+            standing = repeat.number if self._all_shared(unit, payloads) else 0
+            return PushPull(number, epoch, unit.dtype, refs, False, self._joins(unit), standing), payloads
         record, self._record = self._record, None  # it travels once
         if record is not None:
-            payloads.append(record)
+            payloads = [*payloads, record]
         kind = Push if self._call == "push" else PushPull
         encoding = unit.dtype if self._compressor is None else self._compressor.encoding
         return kind(number, epoch, encoding, refs, record is not None, self._joins(unit)), payloads
+
+    def _all_shared(self, unit: Unit, payloads: Sequence[Outgoing]) -> bool:
+        """Whether the server can read all payloads where they lie."""
+        memory = self._shared.get(unit.server)
+        arrays = [payload.slot if isinstance(payload, Staged) else payload for payload in payloads]
+        return memory is not None and all(isinstance(a, np.ndarray) and memory.owns(a) for a in arrays)
 
     def _joins(self, unit: Unit) -> bool:
         return unit.joined and self._compressor is None  # what is compressed keeps a rest of each piece
@@ -169,7 +191,7 @@ class Exchange:
             part = array if cut.stop - cut.start == array.size else array[cut]
             if self._compressor is not None:
                 payloads.append(self._compressor.encode((piece.key, piece.number), part))
-            elif memory is None or part.nbytes < SHARED_FROM_NBYTES:
+            elif memory is None:
                 payloads.append(part)
             else:
                 payloads.append(self._shareable(part, piece, memory))
@@ -199,35 +221,46 @@ class Exchange:
             cuts.append(array if cut.stop - cut.start == array.size else array[cut])
         return Staged(slot, cuts)
 
-    def _take(self, unit: Unit, message: Message, payloads: Sequence[Payload]) -> None:
-        """Write the values that a unit was answered with into the user's arrays: all of them, or none."""
-        if not isinstance(message, Values):
-            return
-        entries = self._entries
-        if self._joins(unit):
-            self._take_joined(unit, payloads)
-            return
+    def _take(
+        self, unit: Unit, repeat: Repeat | None, message: Message, payloads: Sequence[Payload]
+    ) -> bool | None:
+        """Write the values that a unit was answered with into the user's arrays: all of them, or none.
+
+        False if the answer refers to what this worker does not know.
+        """
+        if isinstance(message, Same):
+            known = None if repeat is None else repeat.values.get(message.place)
+            if known is None:
+                return False
+            self.deliver(unit, known)
+        elif isinstance(message, Values):
+            take = self._joined_values if self._joins(unit) else self._values
+            values = take(unit, payloads)
+            if repeat is not None:
+                repeat.remember(message.place, values)
+            self.deliver(unit, values)
+        return None
+
+    def _values(self, unit: Unit, payloads: Sequence[Payload]) -> list[np.ndarray]:
         values = []
         for piece, (i, _), payload in zip(unit.pieces, unit.places, payloads, strict=True):
-            value = np.frombuffer(payload, entries[i][0].dtype)
+            value = np.frombuffer(payload, self._entries[i][0].dtype)
             if value.size != piece.stop - piece.start:
                 raise ValueError(f"{value.size} elements for piece {piece.number} of {piece.key!r}")
             values.append(value)
-        for (i, cut), value in zip(unit.places, values, strict=True):
-            for out in entries[i][2]:
-                if value.size == out.size:
-                    out[...] = value
-                else:
-                    out[cut] = value
+        return values
 
-    def _take_joined(self, unit: Unit, payloads: Sequence[Payload]) -> None:
+    def _joined_values(self, unit: Unit, payloads: Sequence[Payload]) -> list[np.ndarray]:
         (payload,) = payloads
-        entries = self._entries
-        joined = np.frombuffer(payload, entries[unit.places[0][0]][0].dtype)
+        joined = np.frombuffer(payload, self._entries[unit.places[0][0]][0].dtype)
         if joined.size != unit.size:
             raise ValueError(f"{joined.size} elements for {len(unit.pieces)} pieces of {unit.size}")
-        for i, cut, span in unit.spans:
-            value = joined[span]
+        return [joined[span] for span in unit.spans]
+
+    def deliver(self, unit: Unit, values: Sequence[np.ndarray]) -> None:
+        """Write the values of a unit into the user's arrays."""
+        entries = self._entries
+        for (i, cut), value in zip(unit.places, values, strict=True):
             for out in entries[i][2]:
                 if value.size == out.size:
                     out[...] = value

@@ -74,11 +74,17 @@ class KeyTable:
         """The pieces that can be used, by key and number."""
         self.bundles = Bundles(self.ready, requests, waiting, self._joint_updater, self._free)
         self._orders: dict[int, Key] = {}
+        self._failed = 0
         self._config: dict[str, Any] | None = None
         self._proposals: dict[int, dict[str, Any]] = {}
         self._decided = 0  # SetOptimizer requests of each worker that have been answered
         self._failures: dict[int, Refused] = {}
         self._states_set: dict[tuple[int, Piece], int] = {}  # newest SetStates request of each rank
+
+    @property
+    def generation(self) -> int:
+        """As long as it is the same, what has been looked up here is the same."""
+        return self.bundles.generation + self._failed
 
     @property
     def memory_text(self) -> str:
@@ -190,6 +196,7 @@ class KeyTable:
         if state is None:
             return []
         state.failure = (refusal.code, refusal.text)
+        self._failed += 1
         for number, piece in state.pieces.items():
             self.bundles.take_apart(piece)
             self.ready.pop((key, number), None)

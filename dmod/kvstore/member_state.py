@@ -210,8 +210,9 @@ class MemberState:
 
     def next_timer(self) -> float | None:
         """When `on_timer` should be called next; None: not before another event."""
-        if self.phase is Phase.MEMBER:
-            return min(self._next_beat, self._heard + self.timeout_s)
+        if self.phase is Phase.MEMBER:  # asked for before every wait
+            silent = self._heard + self.timeout_s
+            return silent if silent < self._next_beat else self._next_beat
         if self.phase in (Phase.JOINING, Phase.LEAVING):
             return min(self._next_beat, self._deadline)
         return None

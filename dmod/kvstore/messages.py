@@ -73,8 +73,10 @@ __all__ = [
     "MESSAGES",
     "MODES",
     "ROLES",
+    "SHORT_MESSAGES",
     "Ack",
     "Admit",
+    "Again",
     "Barrier",
     "Cut",
     "Dropped",
@@ -100,6 +102,7 @@ __all__ = [
     "PushPull",
     "Refuse",
     "Resend",
+    "Same",
     "SetOptimizer",
     "SetStates",
     "SetValues",
@@ -306,7 +309,42 @@ class Push(Message):
 
 @dataclass(frozen=True, slots=True)
 class PushPull(Push):
-    """A Push that is answered by Values, once the round of every piece has been applied."""
+    """A Push that is answered by Values, once the round of every piece has been applied.
+
+    With `standing` the payloads lie in memory that the server can read at any time, and the sender may ask
+    for the same once more by `Again`.
+    """
+
+    standing: Count = 0
+
+
+@dataclass(slots=True)
+class Again(Message):
+    """The PushPull that was announced as `standing` once more: the same pieces, now all in `round`.
+
+    The payloads are where they were. Answered by Values or `Same`, or by Resend if the server does not
+    know the PushPull any more. This message and `Same` are what training repeats at every step, and go
+    over the wire in a short form of their own, whose numbers are checked there.
+    """
+
+    request: int
+    standing: int
+    epoch: int
+    round: int
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@dataclass(slots=True)
+class Same(Message):
+    """The answer to Again: the values lie where they lay when a Values said `place`."""
+
+    request: int
+    place: int
+
+    def __post_init__(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,11 +410,13 @@ class Ack(Message):
 class Values(Message):
     """The answer to Pull and PushPull: the values of the pieces asked for, in that order.
 
-    One payload for each of them, or, if they were asked for joined, one for all.
+    One payload for each of them, or, if they were asked for joined, one for all. With `place` they lie in
+    memory that the worker can read at any time, and a `Same` may refer to it.
     """
 
     request: Count
     num_values: FrameCount
+    place: Count = 0
 
     def payload_count(self) -> int:
         return self.num_values
@@ -459,3 +499,6 @@ MESSAGES: dict[int, type[Message]] = dict(
     )
 )
 """The number by which each message goes on the wire: append, and never reorder."""
+
+SHORT_MESSAGES: dict[int, type[Message]] = {1: Again, 2: Same}
+"""The messages with a short form, by its number."""

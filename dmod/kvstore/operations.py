@@ -41,6 +41,7 @@ from dmod.kvstore.actions import (
 from dmod.kvstore.member_state import LEAVE_REQUEST, MemberState, Phase
 from dmod.kvstore.messages import (
     Ack,
+    Again,
     Barrier,
     Dropped,
     EndEpoch,
@@ -52,11 +53,11 @@ from dmod.kvstore.messages import (
     Leave,
     Message,
     Pending,
-    PieceRef,
     Pull,
     Push,
     PushPull,
     Resend,
+    Same,
     SetOptimizer,
     SetStates,
     SetValues,
@@ -64,9 +65,9 @@ from dmod.kvstore.messages import (
     Values,
     View,
 )
-from dmod.kvstore.outstanding import Build, ClientPiece, Operation, Outstanding, Request, Take
+from dmod.kvstore.outstanding import Build, ClientPiece, InFull, Operation, Outstanding, Request, Take
 
-__all__ = ["Operations", "Started"]
+__all__ = ["Operations", "Started", "earlier"]
 
 _ERRORS: dict[str, type[MXNetError]] = {
     "unknown_key": UnknownKeyError,
@@ -79,18 +80,17 @@ _ERRORS: dict[str, type[MXNetError]] = {
     "failed": RemoteError,
 }
 
-_EXPECTED: dict[type[Message], type[Message]] = {
-    **dict.fromkeys((Hello, Init, SetValues, SetOptimizer, Push, SetStates, Barrier, Leave), Ack),
-    PushPull: Values,
-    Pull: Values,
-    EndEpoch: EpochDone,
-    GetStates: States,
+_EXPECTED: dict[type[Message], tuple[type[Message], ...]] = {
+    **dict.fromkeys((Hello, Init, SetValues, SetOptimizer, Push, SetStates, Barrier, Leave), (Ack,)),
+    PushPull: (Values,),
+    Again: (Same, Values),
+    Pull: (Values,),
+    EndEpoch: (EpochDone,),
+    GetStates: (States,),
 }
-
-"""The answer to each request, if all goes well."""
+"""The answers to each request, if all goes well."""
 
 Started = tuple[int, list[Action]]
-
 """The number of an operation, and what its beginning has led to."""
 
 
@@ -183,10 +183,10 @@ class Operations:
 
     def next_timer(self) -> float | None:
         """See `MemberState.next_timer`."""
-        times = [self.member.next_timer(), self._leave_deadline]
-        if self.member.phase in (Phase.MEMBER, Phase.LEAVING):
-            times.append(self._outstanding.next_check())
-        return min((time for time in times if time is not None), default=None)
+        timer = self.member.next_timer()
+        if self.member.phase is Phase.MEMBER or self.member.phase is Phase.LEAVING:
+            timer = earlier(timer, self._outstanding.next_check())
+        return earlier(timer, self._leave_deadline)
 
     def leave(self, error: str, now: float) -> Started:
         """Leave the job: after all earlier operations if `error` is '', else at once, with what went wrong.
@@ -242,8 +242,10 @@ class Operations:
         take: Take | None = None,
         pieces: Sequence[ClientPiece] = (),
         priority: int = 0,
+        in_full: InFull | None = None,
     ) -> None:
-        self._outstanding.add(Request(operation, server_peer(server), build, take, pieces, priority))
+        request = Request(operation, server_peer(server), build, take, pieces, priority, in_full)
+        self._outstanding.add(request)
 
     # -- how operations end
 
@@ -263,14 +265,16 @@ class Operations:
         elif isinstance(message, Dropped):
             if message.epoch == self.epoch:
                 self._ended_by = operation.dropped_by = message.ended_by
-                for piece, ref in zip(request.pieces, getattr(request.message, "pieces", ()), strict=False):
-                    piece.round = min(piece.round, ref.round - 1)  # what a pull should wait for now
+                for piece, round in zip(request.pieces, request.rounds, strict=False):
+                    piece.round = min(piece.round, round - 1)  # what a pull should wait for now
         elif not isinstance(message, _expected(request.message)):
             self.violations += 1
             return
         elif request.take is not None and not operation.closed:
             try:
-                request.take(message, payloads)
+                if request.take(message, payloads) is False:
+                    self._out.append(self._outstanding.send_in_full(request, now))
+                    return
             except ValueError as error:
                 self._fail(operation, ProtocolError(f"{operation.what}: {peer} answered nonsense: {error}"))
         self._outstanding.answered(request)
@@ -280,7 +284,7 @@ class Operations:
         for number in message.requests:
             request = self._outstanding.unanswered.get(number)
             if request is not None and request.peer == peer:
-                self._out.append(self._outstanding.send(request, now))
+                self._out.append(self._outstanding.send_in_full(request, now))
 
     def _end_if_done(self, operation: Operation) -> None:
         if operation.unanswered or operation.closed or operation is self._leaving:
@@ -313,8 +317,7 @@ class Operations:
 
     def _with_round(self, operation: Operation, error: MXNetError) -> MXNetError:
         """The error, and what this worker was waiting for when it came."""
-        refs = [ref for r in operation.requests for ref in getattr(r.message, "pieces", ())]
-        rounds = [ref.round for ref in refs if isinstance(ref, PieceRef)]
+        rounds = [round for request in operation.requests for round in request.rounds]
         if not rounds:
             return error
         where = f"{operation.what} was waiting in round {max(rounds)} of epoch {self.epoch}"
@@ -398,10 +401,8 @@ class Operations:
                 self._fail(operation, DeadlineError(self._waiting_text(request, now)))
 
     def _waiting_text(self, request: Request, now: float) -> str:
-        rounds = sorted(
-            {ref.round for ref in getattr(request.message, "pieces", ()) if isinstance(ref, PieceRef)}
-        )
-        which = f" in round {rounds[-1]}" if rounds else ""
+        rounds = request.rounds
+        which = f" in round {max(rounds)}" if rounds else ""
         whom = f" for {', '.join(request.missing)}" if request.missing else ""
         return (
             f"{request.operation.what}: after {now - request.sent:.1f} s {self._peer_text(request.peer)} "
@@ -430,6 +431,13 @@ class Operations:
             assert not self._operations or self._leaving is not None
 
 
-def _expected(message: Message | None) -> type[Message]:
+def earlier(a: float | None, b: float | None) -> float | None:
+    """The first of two times, either of which there may not be."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a if a < b else b
+
+
+def _expected(message: Message | None) -> tuple[type[Message], ...]:
     assert message is not None
     return _EXPECTED[type(message)]

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from dmod.kvstore.actions import Outgoing, Payload, Peer, Send
-from dmod.kvstore.messages import Key, Message, Poll
+from dmod.kvstore.messages import Again, Key, Message, PieceRef, Poll
 
-__all__ = ["ClientPiece", "Operation", "Outstanding", "Request"]
+__all__ = ["ClientPiece", "InFull", "Operation", "Outstanding", "Request"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class ClientPiece:
     """A piece as its user sees it: where it is, and the requests that wait for each other on it."""
 
@@ -36,7 +36,7 @@ class ClientPiece:
     slots: list[np.ndarray | None] = field(default_factory=lambda: [None, None])  # see `exchange`
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Operation:
     """One call of the user, made of requests; it is done when all of them have been answered."""
 
@@ -53,11 +53,13 @@ class Operation:
 
 Build = Callable[[int], tuple[Message, Sequence[Outgoing]]]
 """Makes the message with a request number, when it leaves: only then its rounds are known."""
-Take = Callable[[Message, Sequence[Payload]], None]
-"""Makes use of the answer."""
+Take = Callable[[Message, Sequence[Payload]], "bool | None"]
+"""Makes use of the answer; False if it has to be asked for again, in full."""
+InFull = Callable[[Again], tuple[Message, Sequence[Outgoing]]]
+"""Makes the whole message for which an `Again` stood."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """One message to one peer, and what becomes of its answer."""
 
@@ -67,6 +69,7 @@ class Request:
     take: Take | None = None
     pieces: Sequence[ClientPiece] = ()
     priority: int = 0
+    in_full: InFull | None = None
     number: int = 0
     message: Message | None = None
     payloads: Sequence[Outgoing] = ()
@@ -75,6 +78,14 @@ class Request:
     next_check: float = 0.0
     asked: float | None = None  # when we first asked after it without having heard from the peer since
     missing: tuple[str, ...] = ()  # whom the peer says it waits for
+
+    @property
+    def rounds(self) -> list[int]:
+        """The rounds of its pieces, in their order."""
+        if isinstance(self.message, Again):
+            return [self.message.round] * len(self.pieces)
+        refs = getattr(self.message, "pieces", ())
+        return [ref.round for ref in refs if isinstance(ref, PieceRef)]
 
 
 class Outstanding:
@@ -105,6 +116,23 @@ class Outstanding:
         if not request.blocked:
             self._make_ready(request)
 
+    def next_number(self) -> int:
+        """The number of a request that leaves without having been added: `adopt` may add it later."""
+        self._number += 1
+        return self._number
+
+    def adopt(self, request: Request, number: int, message: Message, sent: float) -> None:
+        """A request that has left as `message`, with nothing else under way on its pieces."""
+        request.operation.requests.append(request)
+        request.operation.unanswered += 1
+        for piece in request.pieces:
+            piece.queue.append(request)
+        request.number, request.message = number, message
+        request.sent, request.next_check = sent, sent + self.check_s
+        if self._next_check is None or request.next_check < self._next_check:
+            self._next_check = request.next_check
+        self.unanswered[number] = request
+
     def sends(self, now: float) -> Iterator[Send]:
         """The messages that may leave now, those of the highest priority first."""
         while self._ready:
@@ -123,6 +151,12 @@ class Outstanding:
         if self._next_check is None:
             self._next_check = request.next_check
         return Send(request.peer, request.message, request.payloads)
+
+    def send_in_full(self, request: Request, now: float) -> Send:
+        """The message of a request again; what it only hinted at is said."""
+        if isinstance(request.message, Again) and request.in_full is not None:
+            request.message, request.payloads = request.in_full(request.message)
+        return self.send(request, now)
 
     def answered(self, request: Request) -> None:
         """The answer has come: the next request on each of its pieces may leave."""

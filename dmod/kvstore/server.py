@@ -26,11 +26,11 @@ from dmod.kvstore.server_state import ServerState
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
 from dmod.kvstore.transports.base import Endpoint, Transport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
-from dmod.kvstore.transports.segments import shared_empty
+from dmod.kvstore.transports.segments import process_arena, shared_empty
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.transports.slow import perhaps_slow
 from dmod.kvstore.wire import decode, encode
-from dmod.ndarray.flat import Segment, aligned_empty
+from dmod.ndarray.flat import Segment
 from dmod.optimizer import FlatUpdater, from_config
 
 __all__ = ["FAREWELL_S", "join_message", "run_node", "run_server", "serve"]
@@ -156,7 +156,11 @@ def serve(
         scheduler=scheduler,
     )
     shared = any(address.startswith(SCHEME) for address in addresses)
-    state = ServerState(member, make_updater, shared_empty if shared else aligned_empty)
+    state = (
+        ServerState(member, make_updater, shared_empty, process_arena().owns)
+        if shared
+        else ServerState(member, make_updater)
+    )
     endpoint.connect(SCHEDULER, scheduler)
     try:
         run_node(endpoint, state, state.on_message, state.leave, state.start(time.monotonic()), stopped)

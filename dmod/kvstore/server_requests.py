@@ -14,6 +14,7 @@ from dmod.kvstore.compression import decode_payload
 from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.messages import (
     Ack,
+    Again,
     EndEpoch,
     Error,
     GetStates,
@@ -32,12 +33,14 @@ from dmod.kvstore.messages import (
     SetValues,
 )
 from dmod.kvstore.rounds import Piece
+from dmod.kvstore.standing import Standing
 
 __all__ = ["OpenRequests", "Refused", "Request", "Roster", "joined_arrays", "payload_array"]
 
 CALLS: dict[type[Message], str] = {
     Push: "push",
     PushPull: "pushpull",
+    Again: "pushpull",
     Pull: "pull",
     Init: "init",
     SetValues: "init",
@@ -69,6 +72,8 @@ class Request:
         Of Push, Pull and PushPull: the round of each piece, in the message's order.
     unapplied : int
         For how many of these pieces it still waits.
+    standing : Standing, optional
+        What an `Again` repeats, or what is now known of a PushPull that announced itself as standing.
     """
 
     peer: Peer
@@ -78,16 +83,16 @@ class Request:
     rounds: dict[Piece, int] = field(default_factory=dict)
     unapplied: int = 0
     closed: bool = False
+    standing: Standing | None = None
 
     @property
     def what(self) -> str:
         """The call that it stands for: ``pushpull('fc1_weight', ...)``."""
-        keys = [self.message.key] if hasattr(self.message, "key") else []
-        keys += dict.fromkeys(
-            ref.key for ref in getattr(self.message, "pieces", ()) if isinstance(ref, PieceRef)
-        )
+        message = self.message if self.standing is None else self.standing.message
+        keys = [message.key] if hasattr(message, "key") else []
+        keys += dict.fromkeys(ref.key for ref in getattr(message, "pieces", ()) if isinstance(ref, PieceRef))
         more = ", ..." if len(keys) > 1 else ""
-        return f"{CALLS[type(self.message)]}({repr(keys[0]) + more if keys else ''})"
+        return f"{CALLS[type(message)]}({repr(keys[0]) + more if keys else ''})"
 
     def needs(self, piece: Piece) -> int:
         """How many rounds of `piece` have to be applied for the answer.

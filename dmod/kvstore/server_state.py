@@ -34,6 +34,7 @@ from dmod.kvstore.key_table import KeyTable, MakeUpdater
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
     Ack,
+    Again,
     Dropped,
     EndEpoch,
     EpochDone,
@@ -49,6 +50,7 @@ from dmod.kvstore.messages import (
     Push,
     PushPull,
     Resend,
+    Same,
     SetOptimizer,
     SetStates,
     SetValues,
@@ -56,6 +58,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import Piece
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, joined_arrays, payload_array
+from dmod.kvstore.standing import Standing, StandingRequests
 from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import aligned_empty
 
@@ -78,6 +81,8 @@ class ServerState:
     allocate : callable
         ``allocate(size, dtype)`` makes the buffers of values: where workers can read them, if memory
         is shared.
+    shared : callable
+        Whether workers can read an array of values where it lies. Default: none.
 
     Attributes
     ----------
@@ -89,7 +94,13 @@ class ServerState:
         Messages that the protocol does not allow where they came.
     """
 
-    def __init__(self, member: MemberState, make_updater: MakeUpdater, allocate: Allocate = aligned_empty):
+    def __init__(
+        self,
+        member: MemberState,
+        make_updater: MakeUpdater,
+        allocate: Allocate = aligned_empty,
+        shared: Callable[[np.ndarray], bool] = lambda array: False,
+    ):
         self.member = member
         self.epoch = 0
         self.records: dict[int, bytes] = {}
@@ -100,6 +111,7 @@ class ServerState:
         self._requests = OpenRequests()
         self._waiting: dict[Piece, list[Request]] = {}
         self._table = KeyTable(member, self._roster, self._requests, self._waiting, make_updater, allocate)
+        self._standing = StandingRequests(shared)
         self._ended: dict[int, int] = {}  # ranks that have ended the epoch -> rounds they did
         self._last_rounds: tuple[int, ...] = ()  # of the epoch before
         self._record_requests: dict[int, int] = {}
@@ -143,7 +155,8 @@ class ServerState:
     def _out_of_memory(self, request: Request) -> list[Action]:
         """Give up the keys of a request, of which any part may have been done; all others stay of use."""
         refusal = Refused("failed", f"{request.what}: {self._table.memory_text}")
-        keys = dict.fromkeys(getattr(ref, "key", None) for ref in getattr(request.message, "pieces", ()))
+        message = request.message if request.standing is None else request.standing.message
+        keys = dict.fromkeys(getattr(ref, "key", None) for ref in getattr(message, "pieces", ()))
         keys |= dict.fromkeys([getattr(request.message, "key", None)])
         actions = [action for key in keys if key is not None for action in self._table.fail_key(key, refusal)]
         if not request.closed:
@@ -212,6 +225,26 @@ class ServerState:
             return self._push_alone(request)
         self._check_rounds(request, lowest=1, ahead=2)
         arrays = self._arrays(request)
+        if (number := getattr(request.message, "standing", 0)) != 0:
+            pieces, generation = tuple(request.rounds), self._table.generation
+            request.standing = Standing(request.message, pieces, arrays, generation)
+            self._standing.add(request.rank, number, request.standing)
+        return self._contribute(request, arrays)
+
+    def _again(self, request: Request) -> list[Action]:
+        """A standing PushPull once more."""
+        message: Again = request.message
+        standing = self._standing.find(request.rank, message.standing)
+        if standing is None or standing.generation != self._table.generation:
+            return [Send(request.peer, Resend((message.request,)))]
+        request.standing = standing
+        if (dropped := self._other_epoch(request)) is not None:
+            return dropped
+        request.rounds = dict.fromkeys(standing.pieces, message.round)
+        self._check_rounds(request, lowest=1, ahead=2)
+        return self._contribute(request, standing.arrays)
+
+    def _contribute(self, request: Request, arrays: Sequence[np.ndarray]) -> list[Action]:
         if (dropped := self._impossible(request)) is not None:
             return dropped
         rank = request.rank
@@ -319,13 +352,19 @@ class ServerState:
 
     def _answer(self, request: Request) -> Send:
         self._requests.close(request)
-        number = request.message.request
-        if type(request.message) is Push:
-            return Send(request.peer, Ack(number))
-        if request.message.joined:
-            return Send(request.peer, Values(number, 1), [joined_values(list(request.rounds))])
-        values = [piece.value for piece in request.rounds if piece.value is not None]
-        return Send(request.peer, Values(number, len(values)), values)
+        message, standing = request.message, request.standing
+        if type(message) is Push:
+            return Send(request.peer, Ack(message.request))
+        if (message if standing is None else standing.message).joined:
+            values = [joined_values(list(request.rounds))]
+        else:
+            values = [piece.value for piece in request.rounds if piece.value is not None]
+        place = 0
+        if standing is not None:
+            if type(message) is Again and (place := standing.place(values)):
+                return Send(request.peer, Same(message.request, place))
+            place = self._standing.place(standing, values)
+        return Send(request.peer, Values(message.request, len(values), place), values)
 
     def _find_pieces(self, request: Request) -> None:
         refs = request.message.pieces
@@ -376,6 +415,8 @@ class ServerState:
         return joined_arrays(request.payloads[0], dtype, pieces, request)
 
     def _keep_record(self, request: Request) -> None:
+        if type(request.message) is Again:
+            return
         number = request.message.request
         if request.message.has_record and number > self._record_requests.get(request.rank, 0):
             self.records[request.rank] = bytes(request.payloads[-1])
@@ -445,6 +486,7 @@ class ServerState:
     def _leave(self, request: Request) -> list[Action]:
         """A worker leaves; whoever waits for it is told so."""
         self._roster.gone.setdefault(request.rank, request.message.error or "it had finished")
+        self._standing.forget(request.rank)
         actions: list[Action] = []
         for waiting in self._requests.all():
             if waiting.rank == request.rank:
@@ -494,6 +536,7 @@ _HANDLERS: dict[type[Message], Callable[[ServerState, Request], list[Action]]] =
     SetStates: lambda server, request: server._table.set_states(request),
     Push: ServerState._push,
     PushPull: ServerState._push,
+    Again: ServerState._again,
     Pull: ServerState._pull,
     EndEpoch: ServerState._end_epoch,
     Poll: ServerState._poll,

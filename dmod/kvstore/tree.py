@@ -103,7 +103,8 @@ class LastSum:
     """The sum of the tree's last two nodes, taken where and when somebody reads it.
 
     Whoever goes through it in slices of a few thousand elements has the sum in the cache, and it never
-    goes to memory: so an optimizer sums and updates in one pass. ``np.asarray`` gives the whole sum.
+    goes to memory: so an optimizer sums and updates in one pass. ``np.asarray`` gives the whole sum. numpy may
+    warn of an overflow, which is the model's affair: who takes slices takes them under `numpy.errstate`.
 
     Parameters
     ----------
@@ -123,9 +124,8 @@ class LastSum:
     def __getitem__(self, part: slice) -> np.ndarray:
         left = self._left[part]
         out = self._scratch(left.size, self._wide)
-        with np.errstate(all="ignore"):
-            np.add(left, self._right[part], out=out, dtype=self._wide)
-            return out if self.dtype == self._wide else out.astype(self.dtype)
+        np.add(left, self._right[part], out=out, dtype=self._wide)
+        return out if self.dtype == self._wide else out.astype(self.dtype)
 
     def write(self, out: np.ndarray) -> None:
         """Write the whole sum, in the wide dtype, into `out`."""

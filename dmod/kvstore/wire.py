@@ -7,10 +7,14 @@ what was received, `encode` as views of what it was given, so that nothing is co
 It refuses: another protocol version, unknown messages, missing, superfluous or malformed fields, more
 or larger frames than `messages` allows, another number of payloads than the message announces. All of
 these raise `ProtocolError`; nothing else is raised, whatever the frames hold.
+
+The messages that training repeats at every step have a short form, which takes a tenth of the time: one
+frame that begins with a byte which msgpack never uses, then the message's number and its fields.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,15 +28,21 @@ from dmod.kvstore.messages import (
     MAX_PAYLOAD_NBYTES,
     MAX_TOTAL_NBYTES,
     MESSAGES,
+    SHORT_MESSAGES,
+    Again,
     Init,
     Message,
+    Same,
     field_checks,
 )
 
 __all__ = ["PROTOCOL_VERSION", "decode", "encode"]
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Goes up whenever a message changes its fields."""
+_SHORT = struct.Struct("<BB6xQQQQ")
+_SHORT_FORM = 0xC1
+_LARGEST = (1 << 53) - 1
 
 _NUMBERS = {cls: number for number, cls in MESSAGES.items()}
 
@@ -44,13 +54,20 @@ def encode(message: Message, payloads: Sequence[Outgoing] = ()) -> list[bytes | 
     ----------
     message : Message
     payloads : sequence of C-contiguous buffers
-        They are not copied.
+        They are not copied. Those of an `Again` stay where they are.
 
     Raises
     ------
     ProtocolError
         The message is larger than the protocol allows, or goes with another number of payloads.
     """
+    if type(message) is Again:
+        for payload in payloads:
+            if type(payload) is Staged:
+                payload.fill()  # it does not travel: the server knows where it lies
+        return [_SHORT.pack(_SHORT_FORM, 1, message.request, message.standing, message.epoch, message.round)]
+    if type(message) is Same:
+        return [_SHORT.pack(_SHORT_FORM, 2, message.request, message.place, 0, 0)]
     values: list[Any] = [getattr(message, name) for name, _ in field_checks(type(message))]
     if isinstance(message, Init):
         values[values.index(message.layout)] = message.layout.to_wire()
@@ -75,6 +92,8 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[Message, list[memoryvi
     """
     if not frames:
         raise ProtocolError("a message without frames")
+    if len(frames) == 1 and len(frames[0]) == _SHORT.size and frames[0][0] == _SHORT_FORM:
+        return _decode_short(frames[0]), []
     _check_sizes(frames)
     message = _decode_header(frames[0])
     _check_count(message, len(frames) - 1)
@@ -104,6 +123,13 @@ def _decode_header(frame: bytes | memoryview) -> Message:
     if len(values) != len(field_checks(cls)):
         raise ProtocolError(f"{cls.__name__}: {len(values)} fields, expected {len(field_checks(cls))}")
     return cls(*values)
+
+
+def _decode_short(frame: bytes | memoryview) -> Message:
+    _, kind, request, second, third, fourth = _SHORT.unpack(frame)
+    if kind not in SHORT_MESSAGES or max(request, second, third, fourth) > _LARGEST:
+        raise ProtocolError(f"a short message of kind {kind} with {request}, {second}, {third}, {fourth}")
+    return Same(request, second) if kind == 2 else Again(request, second, third, fourth)
 
 
 def _bytes_of(payload: Outgoing) -> memoryview:

@@ -268,9 +268,10 @@ class FlatUpdater:
 
     def _update_in_slices(self, weight: np.ndarray, grad: Any, compiled: _Compiled) -> None:
         """With a gradient that is made slice by slice: each is used while it is in the cache."""
-        for part, states, bounds, ranges in self._slices:
-            rates = compiled.rates[ranges]
-            compiled.kernel(weight[part], grad[part], *states, bounds, rates, compiled.numbers)
+        with np.errstate(all="ignore"):
+            for part, states, bounds, ranges in self._slices:
+                rates = compiled.rates[ranges]
+                compiled.kernel(weight[part], grad[part], *states, bounds, rates, compiled.numbers)
 
     def _begin(self, weight: np.ndarray) -> None:
         """Give the states that follow from the first weights their values."""

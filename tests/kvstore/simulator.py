@@ -141,7 +141,7 @@ class Simulator:
         self.processes[SCHEDULER] = Process(SCHEDULER, scheduler)
         for i in range(num_servers):
             name = f"server process {i}"
-            self.processes[name] = Process(name, ServerState(self._member("server", i, name), Momentum))
+            self.processes[name] = Process(name, self._server(i, name))
         for i in range(num_workers):
             name = f"worker process {i}"
             member = self._member("worker", i, name, (fingerprints or {}).get(i, {}))
@@ -163,6 +163,10 @@ class Simulator:
     def ranked(self) -> list[Worker]:
         """The workers, by rank."""
         return sorted(self.workers, key=lambda w: w.client.member.rank)
+
+    def _server(self, number, name):
+        member = self._member("server", number, name)
+        return ServerState(member, Momentum, shared=lambda array: self.shared)
 
     def _member(self, role, number, name, fingerprint=None):
         # Every second process asks for a rank; the others take what is left.

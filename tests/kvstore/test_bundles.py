@@ -40,7 +40,6 @@ def test_bundles_made_and_taken_apart_give_the_bits_of_single_keys(
 
     monkeypatch.setattr(Bundle, "apply", counting_apply)
     monkeypatch.setattr(Bundle, "take_apart", counting_take_apart)
-    monkeypatch.setattr("dmod.kvstore.exchange.SHARED_FROM_NBYTES", 1)
     rng = np.random.default_rng(seed)
     num_workers = 2 + seed % 3
     scale = np.float32(10.0) ** rng.integers(-3, 4, (EPOCHS, ROUNDS + 1, len(KEYS), num_workers, 16))

@@ -96,7 +96,6 @@ def test_pushes_and_pulls_of_many_keys_in_any_order_give_the_same_bits(
     seed: int, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each worker has its own order, priorities and mixture of calls; gradients are overwritten once done."""
-    monkeypatch.setattr("dmod.kvstore.exchange.SHARED_FROM_NBYTES", 1)
     num_workers, rounds, keys = 3, 3, [f"key{i}" for i in range(12)]
     grads = np.random.default_rng(seed).standard_normal((rounds, len(keys), num_workers, 5)).astype("f4")
     grads *= np.float32(10.0) ** np.random.default_rng(seed + 1).integers(-3, 4, grads.shape).astype("f4")

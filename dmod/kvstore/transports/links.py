@@ -27,10 +27,8 @@ from dmod.kvstore.messages import MAX_FRAMES, MAX_HEADER_NBYTES, MAX_TOTAL_NBYTE
 from dmod.kvstore.transports.base import Frame
 from dmod.kvstore.transports.segments import Arena, MappedSegment, Place
 
-__all__ = ["INLINE_BELOW_NBYTES", "Link"]
+__all__ = ["Link"]
 
-INLINE_BELOW_NBYTES = 4096
-"""Frames below this travel through the socket: finding out where they lie costs as much."""
 _JOIN_BELOW_NBYTES = 1 << 17
 _BUFFER_NBYTES = 1 << 18
 _SOCKET_NBYTES = 1 << 20
@@ -39,6 +37,11 @@ _MAX_LIST_NBYTES = 40 * MAX_FRAMES
 _MAX_INLINE_NBYTES = MAX_TOTAL_NBYTES + MAX_HEADER_NBYTES
 _MAX_FDS = 64  # of one packet
 _FDS_SPACE = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+
+
+_HEAD_OF_ONE_NBYTES = _PREFIX.size + 4
+_HEADS_OF_ONE: dict[int, bytes] = {n: _PREFIX.pack(4, n) + msgpack.packb([[], [n]]) for n in range(1, 128)}
+"""What comes before the frame, in packets with one short one; most of those that are not data."""
 
 
 class Link:
@@ -100,13 +103,16 @@ class Link:
         """Send a message, or what the socket takes of it; `flush` sends the rest."""
         if self.closed:
             return
+        if len(frames) == 1 and (head := _HEADS_OF_ONE.get(len(frames[0]))) is not None:
+            self._push_out((head + frames[0],), ())
+            return
         entries: list[int | Place] = []
         inline: list[Frame] = []
         new: dict[int, int] = {}
         nbytes = 0
         for frame in frames:
             length = len(frame)
-            place = None if length < INLINE_BELOW_NBYTES else self._place_of(frame)
+            place = self._place_of(frame)
             if place is None:
                 entries.append(length)
                 inline.append(frame)
@@ -124,7 +130,7 @@ class Link:
         self._push_out(parts, [self._arena.descriptor(number)[0] for number in new])
 
     def _place_of(self, frame: Frame) -> Place | None:
-        if isinstance(frame, bytes):
+        if isinstance(frame, bytes) or not len(frame):
             return None
         address = np.frombuffer(frame, np.uint8).__array_interface__["data"][0]
         return self._arena.find(address, len(frame))
@@ -173,6 +179,8 @@ class Link:
         """
         messages: list[list[Frame]] = []
         while not messages and not self.closed and self._fill():
+            if self._large is None and (frame := self._only_frame()) is not None:
+                return [[frame]]
             while (packet := self._next_packet()) is not None:
                 messages.append(self._frames(*packet))
         return messages
@@ -204,6 +212,15 @@ class Link:
         else:
             self._filled += count
         return True
+
+    def _only_frame(self) -> bytes | None:
+        """The frame of what has been read, if that is one packet with one short frame."""
+        head = _HEADS_OF_ONE.get(self._filled - _HEAD_OF_ONE_NBYTES)
+        if head is None or not self._buffer.startswith(head):
+            return None
+        frame = bytes(self._view[_HEAD_OF_ONE_NBYTES : self._filled])
+        self._filled = 0
+        return frame
 
     def _next_packet(self) -> tuple[memoryview, int] | None:
         """The next whole packet without its prefix, in memory of its own, and the length of its list."""

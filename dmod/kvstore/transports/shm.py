@@ -7,10 +7,12 @@ such an address. Whoever connects must belong to the same user. Everything else 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import zmq
 
@@ -57,6 +59,13 @@ class ShmEndpoint(ZmqEndpoint):
         self._waiting: set[int] = set()  # descriptors of links that cannot send at the moment
         self._inbox: deque[tuple[Peer, list[Frame]]] = deque()
         self._accepted = 0
+        # ZeroMQ looks at each of its sockets by system calls whenever it polls, even if only links speak.
+        # So links are polled by themselves, and ZeroMQ's sockets by the descriptor that each has.
+        self._files = select.poll()
+        self._sockets: set[int] = set()
+        self._stale = False  # whether a socket may be readable though its descriptor is not
+        self._poller.unregister(self._wake_reader)
+        self._files.register(self._wake_reader, select.POLLIN)
 
     # ---- connections
 
@@ -72,7 +81,7 @@ class ShmEndpoint(ZmqEndpoint):
             raise
         listener.setblocking(False)
         self._listener = listener
-        self._poller.register(listener.fileno(), zmq.POLLIN)
+        self._files.register(listener.fileno(), select.POLLIN)
         return address
 
     def connect(self, peer: Peer, address: str) -> None:
@@ -91,7 +100,7 @@ class ShmEndpoint(ZmqEndpoint):
     def _add(self, peer: Peer, sock: socket.socket) -> None:
         self._links[peer] = link = Link(sock, self._arena)
         self._names[link.fileno()] = peer
-        self._poller.register(link.fileno(), zmq.POLLIN)
+        self._files.register(link.fileno(), select.POLLIN)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -109,7 +118,7 @@ class ShmEndpoint(ZmqEndpoint):
 
     def _forget(self, peer: Peer, fd: int) -> None:
         """The link of `peer` is closed; what is sent to it from now on is lost."""
-        self._poller.unregister(fd)
+        self._files.unregister(fd)
         self._waiting.discard(fd)
         del self._names[fd]
         if isinstance(peer, int):
@@ -121,6 +130,7 @@ class ShmEndpoint(ZmqEndpoint):
         link = self._links.get(peer)
         if link is None:
             if not isinstance(peer, int):
+                self._stale = True
                 super().send(peer, frames)
             return
         if link.closed:
@@ -135,13 +145,47 @@ class ShmEndpoint(ZmqEndpoint):
             self._forget(peer, fd)
         elif link.blocked != (fd in self._waiting):
             self._waiting ^= {fd}
-            self._poller.modify(fd, zmq.POLLIN | zmq.POLLOUT if link.blocked else zmq.POLLIN)
+            self._files.modify(fd, select.POLLIN | select.POLLOUT if link.blocked else select.POLLIN)
 
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
-        return self._inbox.popleft() if self._inbox else super().receive(timeout_s)
+        if self._inbox:
+            return self._inbox.popleft()
+        if self._stale or self._ready:
+            return super().receive(timeout_s)
+        # Nearly always one link has one message, and nothing else has happened.
+        files = self._files.poll(None if timeout_s is None else max(0, round(timeout_s * 1000)))
+        if len(files) == 1 and files[0][0] in self._names and (got := self._read(files[0][0])) is not None:
+            return got
+        if not files:
+            return None
+        self._ready.extend([fd for fd, _ in files if fd in self._names])
+        rest = [event for event in files if event[0] not in self._names]
+        if self._read_signals(self._resolved(rest)) and not self._ready:
+            return None
+        return super().receive(timeout_s)
+
+    def _register(self, socket: zmq.Socket[bytes]) -> None:
+        super()._register(socket)
+        fd = int(socket.getsockopt(zmq.FD))
+        self._files.register(fd, select.POLLIN)
+        self._sockets.add(fd)
+        self._stale = True
+
+    def _poll(self, wait_ms: int | None) -> list[tuple[Any, int]]:
+        events: list[tuple[Any, int]] = self._poller.poll(0) if self._stale else []
+        self._stale = bool(events)
+        return events + self._resolved(self._files.poll(0 if events else wait_ms))
+
+    def _resolved(self, files: list[tuple[int, int]]) -> list[tuple[Any, int]]:
+        """Events of file descriptors, with ZeroMQ's sockets for those that belong to them."""
+        if self._sockets.isdisjoint([fd for fd, _ in files]):
+            return files
+        self._stale = True
+        return self._poller.poll(0) + [event for event in files if event[0] not in self._sockets]
 
     def _read(self, source: object) -> tuple[Peer, list[Frame]] | None:
         if not isinstance(source, int):
+            self._stale = True
             return super()._read(source)
         if self._listener is not None and source == self._listener.fileno():
             self._accept()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import zmq
 
@@ -68,7 +69,7 @@ class ZmqEndpoint(Endpoint):
             self._router = self._socket(zmq.ROUTER)
             self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
             self._monitor = self._router.get_monitor_socket(_REFUSED)
-            self._poller.register(self._monitor, zmq.POLLIN)
+            self._register(self._monitor)
         self._allow_ipv6(self._router, address)
         try:
             self._router.bind(f"{address[:-2]}:*" if address.endswith(":0") else address)
@@ -88,8 +89,11 @@ class ZmqEndpoint(Endpoint):
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD_NBYTES)
         socket.setsockopt(zmq.SNDHWM, 0)  # the protocol bounds what is under way
         socket.setsockopt(zmq.LINGER, 0)
-        self._poller.register(socket, zmq.POLLIN)
+        self._register(socket)
         return socket
+
+    def _register(self, socket: zmq.Socket[bytes]) -> None:
+        self._poller.register(socket, zmq.POLLIN)
 
     @staticmethod
     def _allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
@@ -122,14 +126,18 @@ class ZmqEndpoint(Endpoint):
                 if got is not None:
                     return got
             wait_ms = None if timeout_s is None else max(0, round(timeout_s * 1000))
-            events = self._poller.poll(wait_ms)
+            events = self._poll(wait_ms)
             if not events:
                 return None
             woken = self._read_signals(events)
             if woken and not self._ready:
                 return None
 
-    def _read_signals(self, events: list[tuple[object, int]]) -> bool:
+    def _poll(self, wait_ms: int | None) -> list[tuple[Any, int]]:
+        """What has something to be read, a socket or a file descriptor; nothing after `wait_ms`."""
+        return self._poller.poll(wait_ms)
+
+    def _read_signals(self, events: list[tuple[Any, int]]) -> bool:
         """Note which sockets have messages, and read the rest; returns whether somebody wants us awake."""
         woken = False
         for source, _ in events:

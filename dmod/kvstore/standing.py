@@ -1,0 +1,134 @@
+"""Exchanges that repeat: what a training step asks for again and again, in a few bytes.
+
+A step pushes the same arrays to the same pieces, and reads the values into the same arrays, thousands of
+times. Where worker and server share memory, nothing of that changes but the round. So a worker announces a
+`PushPull` as a standing one, by a number of its own, and asks for it again by `Again`; the server remembers
+the pieces and where the payloads lie, and answers by `Same`, once it has told where the values lie.
+What is remembered may be forgotten at any time: the server then asks for the whole request by `Resend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dmod.kvstore.actions import Outgoing, Staged
+
+if TYPE_CHECKING:
+    from dmod.kvstore.messages import PushPull
+    from dmod.kvstore.rounds import Piece
+
+__all__ = ["Repeat", "Standing", "StandingRequests"]
+
+MAX_STANDING = 256
+"""So many of each worker are remembered: the oldest gives way. A model is a few, or one per 4 MB."""
+MAX_PLACES = 64
+"""Sums change places with the buffers of other pieces; so many are remembered of each standing request."""
+
+
+@dataclass(eq=False)
+class Repeat:
+    """A worker's side: one unit of a call that is made again with the same arrays.
+
+    Attributes
+    ----------
+    number : int
+        What it is announced by.
+    known : bool
+        Whether the server has it.
+    payloads : sequence
+        What is pushed, and `staged` what of that has to be copied to where the server reads it.
+    values : dict of int to list of ndarray
+        What answers have said, by place.
+    """
+
+    number: int
+    known: bool = False
+    payloads: Sequence[Outgoing] = ()
+    staged: Sequence[Staged] = ()
+    values: dict[int, list[np.ndarray]] = field(default_factory=dict)
+
+    def remember(self, place: int, values: list[np.ndarray]) -> None:
+        """An answer has come in full."""
+        if place:
+            self.known = True
+            if len(self.values) >= 2 * MAX_PLACES:
+                self.values.clear()
+            self.values[place] = values
+
+
+class Standing:
+    """A server's side: what a PushPull was about.
+
+    Parameters
+    ----------
+    message : PushPull
+    pieces : tuple of Piece
+        In the message's order, or the bundle that they are.
+    arrays : sequence of ndarray
+        The contributions: where the worker writes them.
+    generation : int
+        Of the key table: in another one the pieces may be others.
+    """
+
+    def __init__(
+        self, message: PushPull, pieces: tuple[Piece, ...], arrays: Sequence[np.ndarray], generation: int
+    ):
+        self.message, self.pieces, self.arrays, self.generation = message, pieces, arrays, generation
+        self._places: dict[tuple[int, ...], int] = {}
+        self._kept: list[Sequence[np.ndarray]] = []  # so that no other array gets the same id
+
+    def place(self, values: Sequence[np.ndarray]) -> int:
+        """The place of these arrays, if it has a number; else 0."""
+        return self._places.get(tuple([id(value) for value in values]), 0)
+
+    def new_place(self, values: Sequence[np.ndarray], place: int) -> bool:
+        """Give the place of these arrays a number; False if there are too many."""
+        if len(self._places) >= MAX_PLACES:
+            return False
+        self._kept.append(values)
+        self._places[tuple([id(value) for value in values])] = place
+        return True
+
+
+class StandingRequests:
+    """The standing requests of all workers, by rank and number.
+
+    Parameters
+    ----------
+    shared : callable
+        Whether workers can read an array where it lies.
+    """
+
+    def __init__(self, shared: Callable[[np.ndarray], bool]) -> None:
+        self._of: dict[int, dict[int, Standing]] = {}
+        self._shared = shared
+        self._last_place = 0  # no number is given twice: what has been forgotten here is not forgotten there
+
+    def find(self, rank: int, number: int) -> Standing | None:
+        """The one that worker `rank` calls `number`."""
+        of_rank = self._of.get(rank)
+        return None if of_rank is None else of_rank.get(number)
+
+    def add(self, rank: int, number: int, standing: Standing) -> None:
+        """Remember one; the oldest of the same worker may have to go."""
+        of_rank = self._of.setdefault(rank, {})
+        of_rank.pop(number, None)
+        while len(of_rank) >= MAX_STANDING:
+            del of_rank[next(iter(of_rank))]
+        of_rank[number] = standing
+
+    def place(self, standing: Standing, values: Sequence[np.ndarray]) -> int:
+        """The number of the place where these values lie; 0 if it is not to be remembered."""
+        known = standing.place(values)
+        if known or not all(self._shared(value) for value in values):
+            return known
+        self._last_place += 1
+        return self._last_place if standing.new_place(values, self._last_place) else 0
+
+    def forget(self, rank: int) -> None:
+        """The worker has left."""
+        self._of.pop(rank, None)
