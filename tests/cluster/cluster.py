@@ -80,6 +80,26 @@ class Process:
         self.popen.wait(DEADLINE_S)
 
 
+def run_python(directory: Path, *arguments: object, **settings: object) -> str:
+    """Run a script, or ``-m`` and a module, and see it end well; what it said.
+
+    Parameters
+    ----------
+    directory : Path
+        For a log of it.
+    *arguments
+        Of the interpreter.
+    **settings
+        Environment variables.
+    """
+    process = Process("python", (sys.executable, *map(str, arguments)), environment(**settings), directory)
+    try:
+        assert process.wait(2 * DEADLINE_S) == 0, process.output
+        return process.output
+    finally:
+        process.reap()
+
+
 class Cluster:
     """The processes of one job; `with` reaps them.
 

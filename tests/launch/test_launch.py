@@ -22,7 +22,7 @@ class Launcher(Process):
     def __init__(self, directory: Path, options: str, *program: object, **settings: object):
         worker = (sys.executable, PROGRAMS, *map(str, program)) if program else ()
         command = (sys.executable, "-m", "dmod_launch", *options.split(), *worker)
-        super().__init__("launcher", command, environment(**settings), directory)
+        super().__init__("launcher", command, environment(DMOD_NUMBA=0, **settings), directory)
 
     def __enter__(self) -> Launcher:
         return self
