@@ -319,6 +319,11 @@ class Module(SymbolModule):
         return [self]
 
     @property
+    def optimizer(self) -> opt.Optimizer | None:
+        """What updates the parameters, here or on servers; None before `init_optimizer`."""
+        return self._optimizer
+
+    @property
     def contexts(self) -> list[Context]:
         """The devices."""
         return self._contexts

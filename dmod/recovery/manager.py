@@ -7,51 +7,35 @@ a tiny round of its own, a sum of what every worker has to say, so that all come
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from dmod.base import ClusterError, FormatError, InvalidArgument, MXNetError, NotReadyError
-from dmod.checkpoint import load_params
-from dmod.config import settings
+from dmod.base import ClusterError, InvalidArgument, NotReadyError
 from dmod.io.resume import resumable
 from dmod.kvstore.base import KVStore
-from dmod.kvstore.fingerprint import fingerprint
 from dmod.log import logger
-from dmod.ndarray import NDArray
 from dmod.ndarray.flat import FlatLayout
-from dmod.optimizer import OptimizerStates
-from dmod.recovery.contents import MODEL, contents_of, states_name
+from dmod.recovery.contents import contents_of
 from dmod.recovery.directory import CheckpointDirectory
+from dmod.recovery.hyperparameters import Hyperparameters
 from dmod.recovery.image import Images
 from dmod.recovery.manifest import Manifest
-from dmod.recovery.packing import unpack
-from dmod.recovery.snapshot import restore_worker, take_callbacks, take_metric, take_worker
-from dmod.recovery.writer import Job, Writer, worker_name
+from dmod.recovery.pace import Pace
+from dmod.recovery.resuming import Found, fingerprint_here, newest, own_part, restore_own, restore_states
+from dmod.recovery.snapshot import take_callbacks, take_metric, take_worker
+from dmod.recovery.writer import Job, Writer
 from dmod.symbol.digest import digest_of
 
 __all__ = ["CheckpointManager"]
 
 _BUSY, _NOT_DUE, _SERIAL, _FOUND, _DIFFERS, _UNFIT, _PASS = range(7)
 _VOTES = 7
-_MOST_PASSED = 1000
 _PART_TIMEOUT_S = 60.0
 _LAST_TIMEOUT_S = 300.0
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A checkpoint to go on from."""
-
-    manifest: Manifest
-    arg_params: dict[str, NDArray]
-    aux_params: dict[str, NDArray]
 
 
 class CheckpointManager:
@@ -117,10 +101,10 @@ class CheckpointManager:
             )
         self._directory = CheckpointDirectory(directory)
         self._every_n_epochs, self._every_n_batches = every_n_epochs, every_n_batches
-        self._max_overhead = max_overhead
+        self._pace, self._waits = Pace(max_overhead), max_overhead is None
         self._images = Images()
         self._writer = Writer(self._directory, keep, _PART_TIMEOUT_S)
-        self._found: _Found | None = None
+        self._found: Found | None = None
         self._module: Any = None
         self._network = ""  # the digest of the module's symbols
         self._store: KVStore | None = None
@@ -128,12 +112,8 @@ class CheckpointManager:
         self._votes = ""
         self._serial = 0
         self._held: Job | None = None
-        self._begun_s = math.inf
-        self._asked = 0  # how often, since then, a checkpoint might have been taken
         self._pass = 0  # how often the workers need not ask each other whether to take one
         self._taken_at = -1  # the step of the last checkpoint
-        self._taken_s = -math.inf  # when it was taken, and how long that held up the training
-        self._held_up_s = 0.0
         self.epoch = self.nbatch = self.step = 0
 
     # ---- going on
@@ -173,12 +153,12 @@ class CheckpointManager:
             raise InvalidArgument(f"resume={resume!r}: expected 'auto' or None")
         self._directory.prepare()
         self._network = digest_of(learner.symbol for learner in module.learners)
-        self._found = self._newest(self._network) if resume == "auto" else None
+        self._found = newest(self._directory, self._network) if resume == "auto" else None
         if self._found is None:
             return False
         if module.optimizer_initialized:
             raise NotReadyError(
-                f"resuming from {self._folder()}: the module has an optimizer already; resume with a new "
+                f"resuming from {self._found.folder}: the module has an optimizer already; resume with a new "
                 "module, or pass resume=None"
             )
         module.init_params(
@@ -188,23 +168,6 @@ class CheckpointManager:
             force_init=True,
         )
         return True
-
-    def _folder(self) -> str:
-        assert self._found is not None
-        return str(self._directory.folder(self._found.manifest.serial))
-
-    def _newest(self, network: str) -> _Found | None:
-        """The newest whole checkpoint of a network, with its parameters."""
-        for manifest in self._directory.valid():
-            folder = self._directory.folder(manifest.serial)
-            if manifest.network != network:
-                logger.warning("%s is of another network than this module's and left out", folder)
-                continue
-            try:
-                return _Found(manifest, *load_params(str(folder / MODEL), manifest.epoch))
-            except (MXNetError, OSError) as error:
-                logger.warning("%s is left out: %s", folder, error)
-        return None
 
     def begin(self, module: Any, train_data: Any, metric: Any = None, callbacks: Sequence[Any] = ()) -> Any:
         """Put back what `init_params` has not: optimizer states, iterator, generators and all the rest.
@@ -239,17 +202,22 @@ class CheckpointManager:
                 self._directory.path, self._every_n_batches, self._store.type,
             )  # fmt: skip
             self._every_n_batches, self._every_n_epochs = None, self._every_n_epochs or 1
-        manifest = None if self._found is None else self._found.manifest
-        state = self._agree_on(manifest)
-        if manifest is not None:
-            self._restore(manifest, state)
+        self._told = Hyperparameters(module, train_data)
+        found, state = self._found, self._agree()
+        if found is not None:
+            then = found.manifest
+            restore_states(found, self._told, module, self._rank == 0)
+            parts = (module, train_data, metric, self._callbacks)
+            restore_own(found, state, self._shape(), self._told, parts, self._rank)
+            self.epoch, self.step = then.epoch, then.step
+            self.nbatch = 0 if state is None else then.nbatch
             self._taken_at = self.step
         elif self._rank == 0:
             logger.info("Nothing to go on from under %s: training begins", self._directory.path)
         self._found = None
         if not self._votes:  # else servers would have to send what they have for this
             self._images.prepare(content.nbytes for content in contents_of(module, self.epoch).values())
-        self._begun_s = time.monotonic()
+        self._pace.begin()
         serials = self._directory.serials()
         self._serial = serials[-1] if serials else 0
         return train_data
@@ -268,12 +236,14 @@ class CheckpointManager:
         self._votes = f"checkpoint{number}"
         store.init_flat(self._votes, self._layout, [np.zeros(self._layout.size)], mode="sum")
 
-    def _agree_on(self, manifest: Manifest | None) -> dict[str, Any] | None:
+    def _agree(self) -> dict[str, Any] | None:
         """See that all workers have found the same; this worker's part, if every worker's fits."""
-        mine = 0 if manifest is None else manifest.serial
+        found, mine = self._found, 0 if self._found is None else self._found.manifest.serial
         leads = self._rank == 0
         first = int(self._vote({_FOUND: mine if leads else 0})[_FOUND])
-        state = None if manifest is None else self._own_part(manifest)
+        state = None
+        if found is not None:
+            state = own_part(found, self._rank, self._shape()[0], self._told, self._module)
         said = self._vote({_DIFFERS: mine != first, _UNFIT: state is None})
         if said[_DIFFERS]:
             others = "another worker another one" if mine == first else f"worker 0 {first or 'none'}"
@@ -282,18 +252,6 @@ class CheckpointManager:
                 f"{others}; the directory must be the same, on a file system that all hosts share"
             )
         return None if said[_UNFIT] else state
-
-    def _own_part(self, manifest: Manifest) -> dict[str, Any] | None:
-        """What this worker kept for itself, if it has the same devices now, and there are as many workers."""
-        if manifest.num_workers != self._shape()[0]:
-            return None
-        path = self._directory.folder(manifest.serial) / worker_name(self._rank)
-        try:
-            state: dict[str, Any] = unpack(path.read_bytes(), str(path))
-        except OSError as error:
-            raise FormatError(f"{path}: {error.strerror}") from None
-        then = [len(devices["streams"]) for devices in state["devices"]]
-        return state if then == [len(learner.contexts) for learner in self._module.learners] else None
 
     def _vote(self, mine: dict[int, float]) -> np.ndarray:
         """The sum over all workers of what each says."""
@@ -304,38 +262,6 @@ class CheckpointManager:
             assert self._store is not None
             self._store.pushpull_flat(self._votes, [said], [said], exact=True)
         return said
-
-    def _restore(self, manifest: Manifest, state: dict[str, Any] | None) -> None:
-        """Go on from a checkpoint; without `state` with the job's part of it alone."""
-        module, folder = self._module, self._directory.folder(manifest.serial)
-        for number, learner in enumerate(module.learners):
-            learner.set_optimizer_states(OptimizerStates.load(folder / states_name(manifest.epoch, number)))
-        self.epoch, self.nbatch, self.step = manifest.epoch, manifest.nbatch, manifest.step
-        if state is None:
-            self.nbatch = 0
-            logger.warning(
-                "%s was taken with %d workers of %d devices, there are %d of %d now: parameters and "
-                "optimizer states go on, from the beginning of epoch %d; the order of the data and random "
-                "numbers do not, so the result will differ in its bits",
-                folder, manifest.num_workers, manifest.num_devices, *self._shape(), self.epoch,
-            )  # fmt: skip
-            return
-        here = _fingerprint()
-        differ = sorted(
-            k for k in {*here, *manifest.fingerprint} if here.get(k) != manifest.fingerprint.get(k)
-        )
-        if differ:
-            pairs = (
-                f"{k} {manifest.fingerprint.get(k, 'none')} then, {here.get(k, 'none')} now" for k in differ
-            )
-            logger.warning("%s: the result may differ in its bits: %s", folder, "; ".join(pairs))
-        where = str(folder / worker_name(self._rank))
-        restore_worker(state, module, self._train_data, self._metric, self._callbacks, where)
-        if self._rank == 0:
-            logger.info(
-                "Resumed from %s: epoch %d, batch %d, after %d updates",
-                folder, self.epoch, self.nbatch, self.step,
-            )  # fmt: skip
 
     @property
     def _rank(self) -> int:
@@ -407,17 +333,17 @@ class CheckpointManager:
 
     def _take(self, epoch: int, nbatch: int, wait: bool, hold: bool = False) -> None:
         """Take a checkpoint, if all workers can and worker 0 wants to; `callbacks_done` writes one held."""
-        self._asked += 1
-        wait = wait or self._max_overhead is None
+        self._pace.chance()
+        wait = wait or self._waits
         if wait:
             self._writer.wait(_LAST_TIMEOUT_S)
         elif self._pass > 0:
             self._pass -= 1
             return
         leads, busy = self._rank == 0, self._writer.busy
-        early_s = self._too_early_s() if leads and not wait and not busy else 0.0
+        early_s = self._pace.early_s(self._writer.cost_s) if leads and not wait and not busy else 0.0
         serial = max(self._serial + 1, 1) if leads else 0
-        passing = self._passing(early_s)
+        passing = self._pace.chances_within(early_s) if self._votes else 0
         said = self._vote({_BUSY: busy, _NOT_DUE: early_s > 0, _SERIAL: serial, _PASS: passing})
         if said[_BUSY] or said[_NOT_DUE]:
             self._pass = int(said[_PASS])
@@ -432,7 +358,9 @@ class CheckpointManager:
             self._network,
             *self._shape(),
             "" if self._store is None else self._store.type,
-            _fingerprint(),
+            dict(fingerprint_here()),
+            self._told.given,
+            self._told.changed(),
         )
         worker = take_worker(self._module, self._train_data, self._metric, self._callbacks)
         shared = self._images.take(contents_of(self._module, epoch)) if leads else None
@@ -442,27 +370,4 @@ class CheckpointManager:
         else:
             self._writer.start(job)
         self._taken_at = self.step
-        self._taken_s = time.monotonic()
-        self._held_up_s = self._taken_s - started
-
-    def _too_early_s(self) -> float:
-        """How long to wait with the next one, if the last one is to take no larger share than allowed."""
-        if self._max_overhead is None:
-            return 0.0
-        cost_s = self._held_up_s + self._writer.cost_s
-        return cost_s / self._max_overhead - (time.monotonic() - self._taken_s)
-
-    def _passing(self, early_s: float) -> int:
-        """How often no worker need ask, if a checkpoint comes too early by so many seconds.
-
-        Half as often as it would take if all went on as before: it may come to take longer.
-        """
-        if early_s <= 0 or not self._votes:
-            return 0
-        return min(int(early_s * self._asked / (time.monotonic() - self._begun_s) / 2), _MOST_PASSED)
-
-
-@cache
-def _fingerprint() -> dict[str, str]:
-    """Of this process: what computes does not change while it runs."""
-    return fingerprint(settings())
+        self._pace.taken(started)

@@ -45,6 +45,10 @@ class Manifest:
         The type of the kvstore; '' if there was none.
     fingerprint : dict of str to str
         What decided the bits: versions, kernels, threads.
+    hyperparameters : dict of str to bool, int, float, str or None
+        What the training was told to learn with.
+    changed : list of dict
+        What it had changed of that itself, for each learner's optimizer.
     files : dict of str to [int, int]
         Size in bytes and crc32 of every other file.
     """
@@ -58,6 +62,8 @@ class Manifest:
     num_devices: int
     store: str = ""
     fingerprint: dict[str, str] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    changed: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
@@ -133,6 +139,9 @@ def _wrong_with(values: Mapping[str, Any]) -> str:
     said = values.get("fingerprint", {})
     if not isinstance(said, dict) or not all(isinstance(v, str) for v in said.values()):
         return "fingerprint: expected text by name"
+    told, changed = values.get("hyperparameters", {}), values.get("changed", [])
+    if not isinstance(changed, list) or not all(map(_is_plain, [told, *changed])):
+        return "hyperparameters: expected numbers or text by name"
     files = values.get("files")
     if not isinstance(files, dict) or not files:
         return "files: expected size and checksum by name"
@@ -142,6 +151,11 @@ def _wrong_with(values: Mapping[str, Any]) -> str:
         if not isinstance(entry, list) or len(entry) != 2 or not all(map(_is_number, entry)):
             return f"files: {name!r} has {entry!r}, expected size and checksum"
     return ""
+
+
+def _is_plain(values: Any) -> bool:
+    kinds = (bool, int, float, str, type(None))
+    return isinstance(values, dict) and all(isinstance(value, kinds) for value in values.values())
 
 
 def _is_number(value: Any) -> bool:

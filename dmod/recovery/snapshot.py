@@ -15,7 +15,7 @@ from dmod.device import random as streams
 from dmod.io.resume import has_state, random_state, set_random_state
 from dmod.kvstore.base import KVStore
 from dmod.ndarray import NDArray
-from dmod.optimizer import OptimizerStates
+from dmod.optimizer import Optimizer, OptimizerStates
 from dmod.symbol import Symbol
 
 __all__ = [
@@ -38,6 +38,10 @@ class Learner(Protocol):
     @property
     def store(self) -> KVStore | None:
         """The store through which its devices and workers share gradients."""
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """What updates its parameters, here or on servers."""
 
     @property
     def contexts(self) -> Sequence[Context]:

@@ -256,7 +256,7 @@ def test_another_number_of_devices_goes_on_with_parameters(
 
 def test_other_versions_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
     cut(tmp_path, 13)
-    monkeypatch.setattr("dmod.recovery.manager._fingerprint", lambda: {"numpy": "1.2.3"})
+    monkeypatch.setattr("dmod.recovery.resuming.fingerprint_here", lambda: {"numpy": "1.2.3"})
     train(manager(tmp_path))
     assert "numpy 2." in caplog.text or "numpy 1." in caplog.text
     assert "1.2.3 now" in caplog.text
