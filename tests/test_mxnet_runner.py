@@ -66,7 +66,7 @@ def start(*command: object, directory: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [str(part) for part in command],
         cwd=directory,
-        env=environment(PYTHONPATH=places),
+        env=environment(PYTHONPATH=places, DMOD_NUMBA=0),
         capture_output=True,
         text=True,
         timeout=120,

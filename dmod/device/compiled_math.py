@@ -18,9 +18,12 @@ from typing import Any
 import numba
 import numpy as np
 
+from dmod.device.compiling import watch_compiler
 from dmod.log import logger
 
 __all__ = ["LANES", "compiled", "exp", "lane_max", "lane_sum", "log1p_exp", "sigmoid", "tanh"]
+
+watch_compiler()
 
 LANES = 64
 """Partial sums of a row: four vectors of 16 floats, which hides the latency of an addition."""

@@ -17,6 +17,7 @@ import numpy as np
 import dmod.metric as metrics
 from dmod.base import EpochEnded, InvalidArgument, NotReadyError
 from dmod.checkpoint import BatchEndParam, join_params, split_params
+from dmod.device.compiling import seconds_compiling
 from dmod.initializer import Uniform
 from dmod.io import DataBatch, PrefetchingIter
 from dmod.io.look_ahead import LookAhead, look_ahead
@@ -37,6 +38,15 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _time_since(started: float, compiled_before: float) -> str:
+    """Seconds, such as '1.234'; what went into compiling kernels, which happens once, is told apart."""
+    compiled = seconds_compiling() - compiled_before
+    elapsed = time.monotonic() - started
+    if compiled < 0.1:
+        return f"{elapsed:.3f}"
+    return f"{max(0.0, elapsed - compiled):.3f} (besides {compiled:.1f} s for compiling kernels, once)"
 
 
 class BaseModule:
@@ -365,7 +375,7 @@ class BaseModule:
                 callbacks = [*batch_callbacks, *(c for given in ends for c in as_list(given))]
                 train_data = manager.begin(self, train_data, metric, callbacks)
             for epoch in range(manager.epoch if resumed and manager is not None else begin_epoch, num_epoch):
-                started = time.monotonic()
+                started, compiled_before = time.monotonic(), seconds_compiling()
                 if manager is None or manager.nbatch == 0:  # else it goes on
                     metric.reset()
                 snapshots = self._fit_epoch(
@@ -377,7 +387,7 @@ class BaseModule:
                     self.logger.info("Epoch[%d] Train-%s=%f", epoch, name, value)
                 if manager is not None:
                     manager.metrics_done("train", values)
-                self.logger.info("Epoch[%d] Time cost=%.3f", epoch, time.monotonic() - started)
+                self.logger.info("Epoch[%d] Time cost=%s", epoch, _time_since(started, compiled_before))
                 trained_args, trained_aux = self.get_params()
                 self.set_params(trained_args, trained_aux)
                 for callback in as_list(epoch_end_callback):

@@ -58,10 +58,15 @@ def run(program: str, folder: Path) -> tuple[str, str]:
 
 
 def test_a_second_process_compiles_nothing_and_computes_the_same(tmp_path: Path) -> None:
-    first, second = (json.loads(run(PROGRAM, tmp_path)[0]) for _ in range(2))
+    (first, first_log), (second, second_log) = (
+        (json.loads(printed), log) for printed, log in (run(PROGRAM, tmp_path) for _ in range(2))
+    )
     assert first["compiled"] > 0
     assert second["compiled"] == 0 and second["loaded"] > 0
     assert second["bits"] == first["bits"]
+    said = "Compiling kernels for this machine, which takes seconds (once; they are kept in "
+    assert first_log.count(said + str(tmp_path)) == 1 and "s for compiling kernels, once)" in first_log
+    assert "ompiling" not in second_log
 
 
 @pytest.mark.parametrize("before", [NO_PLACE, FULL_DISK], ids=["no place", "full disk"])
