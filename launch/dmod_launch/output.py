@@ -10,6 +10,10 @@ __all__ = ["LineRelay", "prefix"]
 
 LAST_LINES = 3
 """How many lines of a process are told again when it has failed."""
+_TRACEBACK = b"Traceback (most recent call last):"
+_CONSEQUENCE = b"dmod.base.PeerLostError: "
+_LONGEST = 5000
+"""Lines of a traceback that are held back; Python shortens one that repeats itself long before."""
 _COLOURS = {"scheduler": 90, "server": 35, "launcher": 33}
 _WORKER_COLOURS = (36, 32, 34, 95, 96, 92, 94)
 
@@ -31,6 +35,9 @@ def prefix(role: str, rank: int | None, colour: bool) -> bytes:
 
 class LineRelay:
     """Passes one stream's lines on, each with a prefix. Bytes are passed on as they are.
+
+    Of a traceback that ends with a `PeerLostError`, the last line alone is shown: it says who was lost, and
+    where this process stood when it was tells nothing about that.
 
     Parameters
     ----------
@@ -66,6 +73,7 @@ class LineRelay:
         self.brief = False
         self.muted = False
         self._in_traceback = False
+        self._held: list[bytes] = []  # of a traceback that has not ended yet
         self._parts: list[bytes] = []  # of the line that has not ended yet
 
     def feed(self, data: bytes) -> None:
@@ -83,10 +91,13 @@ class LineRelay:
         if self._parts:
             self._write([b"".join(self._parts)])
             self._parts = []
+        if not self.muted:
+            self._show(self._held)
+        self._held = []
 
     def _without_traceback(self, line: bytes) -> bool:
         """Whether a line is to be shown."""
-        if line.startswith(b"Traceback (most recent call last):"):
+        if line.startswith(_TRACEBACK):
             self._in_traceback = True
             return False
         if not self._in_traceback:
@@ -96,6 +107,22 @@ class LineRelay:
         self._in_traceback = False
         return line.strip() != b"KeyboardInterrupt"
 
+    def _without_consequences(self, lines: list[bytes]) -> list[bytes]:
+        """Lines that are to be shown now: a traceback is held back until it has ended."""
+        shown: list[bytes] = []
+        for line in lines:
+            if line.startswith(_TRACEBACK):
+                shown += self._held
+                self._held = [line]
+            elif not self._held:
+                shown.append(line)
+            elif (not line or line.startswith((b" ", b"\t"))) and len(self._held) < _LONGEST:
+                self._held.append(line)
+            else:
+                shown += [line] if line.startswith(_CONSEQUENCE) else [*self._held, line]
+                self._held = []
+        return shown
+
     def _write(self, lines: list[bytes]) -> None:
         self.last.extend(line for line in lines[-LAST_LINES:] if line.strip())
         if self._watch is not None:
@@ -104,6 +131,12 @@ class LineRelay:
         if self.muted:
             return
         if self.brief:
-            lines = [line for line in lines if self._without_traceback(line)]
+            lines = [line for line in (*self._held, *lines) if self._without_traceback(line)]
+            self._held = []
+        else:
+            lines = self._without_consequences(lines)
+        self._show(lines)
+
+    def _show(self, lines: list[bytes]) -> None:
         self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))
         self._sink.flush()

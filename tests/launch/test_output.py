@@ -36,3 +36,31 @@ def test_prefixes_name_role_and_rank() -> None:
     assert prefix("worker", 0, False) == b"[worker 0] "
     assert prefix("scheduler", None, False) == b"[scheduler] "
     assert prefix("server", 1, True) == b"\x1b[35m[server 1]\x1b[0m "
+
+
+TRACEBACK = b'Traceback (most recent call last):\n  File "x.py", line 1\n    fit()\n'
+
+
+def test_of_a_traceback_about_a_lost_process_the_last_line_is_shown() -> None:
+    sink = io.BytesIO()
+    relay = LineRelay(sink, b"")
+    lost = b"dmod.base.PeerLostError: push('w') waits for worker 1, which is lost\n"
+    for line in (TRACEBACK + lost + b"more\n").splitlines(keepends=True):
+        relay.feed(line)
+    assert sink.getvalue() == lost + b"more\n"
+    assert relay.last[-1] == b"more"
+
+
+def test_other_tracebacks_are_shown_whole() -> None:
+    for text in (
+        TRACEBACK + b"ValueError: wrong\n",
+        TRACEBACK + b"ValueError: wrong\n\nDuring handling of the above:\n\n" + TRACEBACK + b"KeyError: 1\n",
+        TRACEBACK,  # cut short
+        TRACEBACK * 2,
+    ):
+        sink = io.BytesIO()
+        relay = LineRelay(sink, b"")
+        for line in text.splitlines(keepends=True):
+            relay.feed(line)
+        relay.finish()
+        assert sink.getvalue() == text
