@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from dmod.base import InvalidArgument
 from dmod.checkpoint import save_checkpoint
 from dmod.log import logger, show_progress
 
@@ -30,23 +32,46 @@ def _report(message: str, *args: Any) -> None:
     logger.info(message, *args)
 
 
+def _directory_of(prefix: str) -> str:
+    return os.path.dirname(os.path.abspath(prefix))
+
+
+def _check_directory(call: str, prefix: str) -> None:
+    """See that files can be written under `prefix`, rather than find out after an epoch."""
+    there = _directory_of(prefix)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise InvalidArgument(f"{call}({prefix!r}): {there!r} is no directory; give another prefix")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidArgument(f"{call}({prefix!r}): {there!r} cannot be written to; give another prefix")
+
+
 def do_checkpoint(prefix: str, period: int = 1) -> Callable[[int, Any, Any, Any], None]:
     """An epoch-end callback that saves network and parameters every `period` epochs.
 
     Parameters
     ----------
     prefix : str
-        The files are ``prefix-symbol.json`` and ``prefix-0001.params``, with the number of epochs done.
+        The files are ``prefix-symbol.json`` and ``prefix-0001.params``, with the number of epochs done. Their
+        directory is made when the first are saved.
     period : int
+
+    Raises
+    ------
+    InvalidArgument
+        There can be no such directory, or nothing can be written there.
 
     Examples
     --------
     >>> save = do_checkpoint('model/mlp')  # module.fit(..., epoch_end_callback=save)
     """
     period = int(max(1, period))
+    _check_directory("do_checkpoint", prefix)
 
     def _callback(iter_no: int, sym: Any, arg: Any, aux: Any) -> None:
         if (iter_no + 1) % period == 0:
+            os.makedirs(_directory_of(prefix), exist_ok=True)
             save_checkpoint(prefix, iter_no + 1, sym, arg, aux)
             _report('Saved checkpoint to "%s-%04d.params"', prefix, iter_no + 1)
 
@@ -65,11 +90,18 @@ def module_checkpoint(
     period : int
     save_optimizer_states : bool
         Save ``prefix-0001.states`` too, to go on training from there.
+
+    Raises
+    ------
+    InvalidArgument
+        There can be no directory for such files, or nothing can be written there.
     """
     period = int(max(1, period))
+    _check_directory("module_checkpoint", prefix)
 
     def _callback(iter_no: int, sym: Any = None, arg: Any = None, aux: Any = None) -> None:
         if (iter_no + 1) % period == 0:
+            os.makedirs(_directory_of(prefix), exist_ok=True)
             mod.save_checkpoint(prefix, iter_no + 1, save_optimizer_states)
 
     return _callback

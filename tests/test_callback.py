@@ -11,6 +11,7 @@ import pytest
 
 import dmod.symbol as sym
 from dmod import callback
+from dmod.base import InvalidArgument
 from dmod.metric import create
 from dmod.model import BatchEndParam, load_checkpoint
 from dmod.ndarray import array, ones
@@ -118,6 +119,17 @@ def test_checkpoints_are_written_every_period(tmp_path: Path, log: Any) -> None:
     loaded, args, _ = load_checkpoint(str(tmp_path / "net"), 4)
     assert loaded.list_outputs() == ["fc_output"] and (args["fc_weight"].asnumpy() == 3).all()
     assert log.messages[0] == f'Saved checkpoint to "{tmp_path}/net-0002.params"'
+
+
+def test_a_directory_for_checkpoints_is_made_or_refused_at_once(tmp_path: Path, log: Any) -> None:
+    save = callback.do_checkpoint(str(tmp_path / "new" / "runs" / "net"))
+    assert not (tmp_path / "new").exists()
+    save(0, None, {"w": ones((2,))}, {})
+    assert (tmp_path / "new" / "runs" / "net-0001.params").exists()
+    (tmp_path / "file").write_text("")
+    for make in (callback.do_checkpoint, lambda prefix: callback.module_checkpoint(None, prefix)):
+        with pytest.raises(InvalidArgument, match=r"checkpoint\(.*file' is no directory"):
+            make(str(tmp_path / "file" / "net"))
 
 
 def test_a_module_saves_its_own_checkpoint() -> None:
