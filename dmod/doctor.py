@@ -153,9 +153,52 @@ def _processors() -> Iterator[Finding]:
     load = os.getloadavg()[0]
     if load > usable:
         yield Finding(
-            SLOW, "load", f"{load:.1f} processes want {usable} processors", "end what else computes here"
+            SLOW,
+            "load",
+            f"{load:.1f} processes want {usable} processors",
+            "end what else computes here, or give each its share: DMOD_NUM_THREADS",
         )
+    yield from _jobs(_jobs_here(Path("/proc")), usable)
     yield Finding(OK, "memory", f"{_gib(_memory())} GiB")
+
+
+def _jobs(threads: dict[str, list[int]], usable: int) -> Iterator[Finding]:
+    """Whether the workers of several jobs, each with its numbers of threads, share the processors."""
+    if not threads:
+        return
+    wanted = sum(map(sum, threads.values()))
+    workers = sum(map(len, threads.values()))
+    count = "1 job" if len(threads) == 1 else f"{len(threads)} jobs"
+    text = f"{count} under way here: {workers} workers want {wanted} of {usable} processors"
+    if wanted <= usable or (len(threads) == 1 and wanted == workers):
+        yield Finding(OK, "jobs", text)
+        return
+    share = max(1, usable // workers)
+    yield Finding(
+        SLOW,
+        "jobs",
+        f"{text}, and threads that wait for each other spin",
+        f"start each with DMOD_NUM_THREADS={share}; each alone takes all processors for its own",
+    )
+
+
+def _jobs_here(proc: Path) -> dict[str, list[int]]:
+    """The threads of every worker of this user's on this host, by the address of its job's scheduler.
+
+    A worker's keeper and children have its environment too, and count with it.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for path in proc.glob("[0-9]*/environ"):
+        try:
+            lines = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        environ = dict(line.partition("=")[::2] for line in lines)
+        threads = environ.get("DMOD_NUM_THREADS") or environ.get("OMP_NUM_THREADS", "")
+        if environ.get("DMLC_ROLE") == "worker" and threads.isdecimal():
+            address = f"{environ.get('DMLC_PS_ROOT_URI')}:{environ.get('DMLC_PS_ROOT_PORT')}"
+            found.setdefault(address, {})[environ.get("DMLC_WORKER_ID", path.parent.name)] = int(threads)
+    return {address: list(workers.values()) for address, workers in found.items()}
 
 
 def _processor_says() -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import platform
 from collections import namedtuple
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,25 @@ def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor.socket, "if_nameindex", broken)
     assert [f.found for f in doctor.examine() if f.status == BAD] == ["OSError: no such thing"]
     assert any(f.status == OK for f in doctor.examine())
+
+
+def test_jobs_side_by_side_that_want_more_processors_than_there_are(tmp_path: Path) -> None:
+    def worker(pid: int, port: int, **environ: object) -> None:
+        lines = {"DMLC_ROLE": "worker", "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": port, **environ}
+        (tmp_path / str(pid)).mkdir()
+        text = "".join(f"{name}={value}\0" for name, value in lines.items())
+        (tmp_path / str(pid) / "environ").write_text(text)
+
+    assert list(doctor._jobs(doctor._jobs_here(tmp_path), 4)) == []
+    for pid in (10, 11):
+        worker(pid, 9091, DMOD_NUM_THREADS=2, DMLC_WORKER_ID=pid)
+    worker(14, 9091, DMOD_NUM_THREADS=2, DMLC_WORKER_ID=10)  # a child of the first one
+    worker(12, 9091, DMLC_ROLE="server", DMOD_NUM_THREADS=2)
+    (tmp_path / "13").mkdir()  # one that has just ended
+    [alone] = doctor._jobs(doctor._jobs_here(tmp_path), 4)
+    assert alone.status == OK and "1 job under way here: 2 workers want 4 of 4 processors" in alone.found
+    for pid in (20, 21):
+        worker(pid, 9092, OMP_NUM_THREADS=2)
+    [both] = doctor._jobs(doctor._jobs_here(tmp_path), 4)
+    assert both.status == SLOW and "2 jobs under way here: 4 workers want 8 of 4 processors" in both.found
+    assert "DMOD_NUM_THREADS=1" in both.remedy
