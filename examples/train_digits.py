@@ -256,7 +256,7 @@ def main() -> None:
     accuracy = float((predicted == validation.label[0][1].asnumpy()).mean())
     if kv.rank == 0:
         print(
-            f"\nValidation accuracy {accuracy:.4f} after {args.num_epochs} epochs in {seconds:.1f} s", end=" "
+            f"\nValidation accuracy {accuracy:.4f} after {args.num_epochs} epochs in {seconds:.2f} s", end=" "
         )
         print(f"({kv.type}, {kv.num_workers} worker{'s' * (kv.num_workers > 1)})")
         print(f"Digest of the parameters: {digest(module)}")
