@@ -48,7 +48,7 @@ __all__ = ["ClientState", "PieceStates"]
 
 MAX_PLANS = 256
 """So many different calls are remembered; who makes more of them does not make the same ones again."""
-MAX_CALLS = 16
+MAX_CALLS = 1024
 """The same for calls with the same arrays."""
 
 
@@ -81,7 +81,7 @@ class ClientState(Operations):
         self._sharder = Sharder(self._num_servers, unit_bytes)
         self._keys: dict[Key, ClientKey] = {}
         self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
-        self._calls: dict[int, RepeatedCall] = {}  # those that are repeated, by the id of their tuple
+        self._calls: dict[tuple[int, Key], RepeatedCall] = {}
         self._under_way: Express | None = None
         self._standing = self._pushes = 0
         self._shared: dict[int, SharedMemory] = {}
@@ -336,12 +336,8 @@ class ClientState(Operations):
         unit: int | None = None,
     ) -> Started:
         repeated = self._repeated(entries) if call == "pushpull" and compressor is None else None
-        if (
-            repeated is not None
-            and record is None
-            and unit is None
-            and (lean := self._express(repeated, now))
-        ):
+        whole = repeated is not None and record is None and unit is None
+        if whole and (lean := self._express(repeated, now)) is not None:
             return lean
         what = _named(call, entries)
         self._check_ready(what)
@@ -360,10 +356,11 @@ class ClientState(Operations):
                 return
             if call == "push":
                 self._pushes += 1  # they take turns between two slots, and standing requests name one
-            stands = repeated is not None and record is None and repeated.pushes == self._pushes
+            repeats: Sequence[Repeat | None] = [None] * len(units)
+            if repeated is not None and repeated.shared and not record and repeated.pushes == self._pushes:
+                repeats = repeated.repeats
             for number in range(len(units)) if unit is None else (unit,):
-                leaving = units[number]
-                repeat = repeated.repeats[number] if repeated is not None and stands else None
+                leaving, repeat = units[number], repeats[number]
                 build, take = exchange.request(leaving, repeat)
                 in_full = None if repeat is None else partial(exchange.again_in_full, leaving, repeat)
                 self._add(operation, leaving.server, build, take, leaving.pieces, priority, in_full)
@@ -373,28 +370,40 @@ class ClientState(Operations):
 
     def _repeated(self, entries: Sequence[Any]) -> RepeatedCall | None:
         """What is known of a pushpull that is made again with the same tuple: nothing in it has changed."""
-        known = self._calls.get(id(entries))
-        return known if known is not None and known.pushes == self._pushes else None
+        known = self._calls.get(_call_name(entries)) if entries else None
+        if known is None or known.entries is not entries or known.pushes != self._pushes:
+            return None
+        return known
 
     def _remember(
         self, what: str, entries: tuple[Any, ...], checked: list[Entry], units: list[Unit]
     ) -> RepeatedCall:
-        repeats: list[Repeat | None] = []
-        for unit in units:
-            self._standing += 1
-            repeats.append(Repeat(self._standing) if unit.server in self._shared else None)
+        name = _call_name(entries)
+        before = self._calls.pop(name, None)
         while len(self._calls) >= MAX_CALLS:
             del self._calls[next(iter(self._calls))]
+        numbers = [] if before is None else [repeat.number for repeat in before.repeats]
+        while len(numbers) < len(units):
+            self._standing += 1
+            numbers.append(self._standing)
+        repeats = [Repeat(number) for number, _ in zip(numbers, units, strict=False)]
         exchange = Exchange("pushpull", checked, self._begins, self._shared)
-        call = RepeatedCall(what, entries, checked, units, repeats, self._pushes, exchange)
-        self._calls[id(entries)] = call
+        shared = all(unit.server in self._shared for unit in units)
+        call = RepeatedCall(what, entries, checked, units, repeats, self._pushes, exchange, shared)
+        self._calls[name] = call
         return call
 
     # -- express
 
-    def _express(self, call: RepeatedCall, now: float) -> Started | None:
+    def _express(self, call: RepeatedCall | None, now: float) -> Started | None:
         """Begin a call that is known on all its servers, if nothing else goes on."""
-        if self._operations or self._backlog or self._under_way is not None or self._ended_by is not None:
+        if (
+            call is None
+            or self._operations
+            or self._backlog
+            or self._under_way is not None
+            or self._ended_by is not None
+        ):
             return None
         if not self.ready or self._leaving is not None or self.error is not None or not call.ready():
             return None
@@ -494,6 +503,11 @@ class ClientState(Operations):
                 self._plans.clear()
             units = self._plans[signature] = plan_units(entries, self._unit_bytes)
         return units
+
+
+def _call_name(entries: Sequence[Any]) -> tuple[int, Key]:
+    """What a repeated call is known by: another one of that name takes its place, so that few are kept."""
+    return (len(entries), entries[0][0])
 
 
 def _named(call: str, keys: Sequence[Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from dmod.kvstore.compression import Compression, Compressor
 from dmod.kvstore.local import check_optimizer
 from dmod.kvstore.messages import Key
 from dmod.kvstore.reduce import DeviceSum
+from dmod.kvstore.repeated import RepeatedCalls
 from dmod.ndarray.flat import FlatLayout, Segment
 from dmod.ndarray.ndarray import NDArray
 from dmod.optimizer import NotSerializable, Optimizer, OptimizerStates, from_config, supports_flat
@@ -29,8 +29,6 @@ from dmod.optimizer.states import join_flat, split_flat
 __all__ = ["DistStore"]
 
 log = logging.getLogger("dmod.kvstore")
-_MANY = 16
-"""From so many keys on, what a pushpull has found out about them is kept for the next one."""
 _NODE_GROUPS = {"scheduler": 1, "server": 2, "worker": 4}
 """How ps-lite numbers groups of processes, which MXNet's programs ask by."""
 
@@ -57,69 +55,6 @@ class _Entry:
         return self.sums[n](arrays)
 
 
-class _Repeated:
-    """A pushpull of many keys, each with one array on the host, which training repeats at every step.
-
-    To look at a thousand keys and arrays takes longer than to move a kilobyte for each of them. So what
-    was found is kept, and holds for a call with the same keys and arrays.
-    """
-
-    def __init__(
-        self,
-        keys: Sequence[Key],
-        values: list[NDArray],
-        outs: list[NDArray],
-        entries: list[tuple[Key, np.ndarray, list[np.ndarray]]],
-    ):
-        self.keys, self.entries = list(keys), tuple(entries)
-        self._values = [value._data for value in values]
-        self._outs = [out._data for out in outs]
-
-    def fits(self, key: Any, value: Any, out: Any) -> bool:
-        """Whether a call is the same again."""
-        return (
-            type(key) is list
-            and key == self.keys
-            and _same(value, self._values)
-            and _same(value if out is None else out, self._outs)
-        )
-
-
-class _RepeatedFlat:
-    """A pushpull of one flat buffer, which training repeats at every step.
-
-    Parameters
-    ----------
-    name : str
-    grads, outs : list of 1-D array
-    """
-
-    def __init__(self, name: Key, grads: list[Any], outs: list[Any]):
-        self._name, self._grads, self._outs = name, grads, outs
-        self._entries: tuple[tuple[Key, Any, list[Any]], ...] = ((name, None, outs),)
-
-    def fits(self, grads: Sequence[Any], outs: Sequence[Any]) -> bool:
-        """Whether a call is the same again."""
-        if len(grads) != len(self._grads) or len(outs) != len(self._outs):
-            return False
-        return all(map(is_, grads, self._grads)) and all(map(is_, outs, self._outs))
-
-    def entries(self, total: Any) -> tuple[tuple[Key, Any, list[Any]], ...]:
-        """What is exchanged: the same tuple for the same array."""
-        if self._entries[0][1] is not total:
-            self._entries = ((self._name, total, self._outs),)
-        return self._entries
-
-
-def _same(arrays: Any, known: list[np.ndarray]) -> bool:
-    if type(arrays) is not list or len(arrays) != len(known):
-        return False
-    for array, data in zip(arrays, known, strict=True):
-        if type(array) is not NDArray or array._data is not data:
-            return False
-    return True
-
-
 class DistStore(KVStore):
     """A store shared by the workers of a job; see `dmod.kvstore.create`.
 
@@ -144,8 +79,7 @@ class DistStore(KVStore):
         self._said_unequal = False
         self._compressor: Compressor | None = None
         self._begun: dict[Key, dict[int, int]] = {}  # units that left early, and their operations
-        self._repeated: _Repeated | None = None
-        self._flat_calls: dict[Key, _RepeatedFlat] = {}
+        self._repeated = RepeatedCalls()
         self._client = _join(kind) if client is None else client
         if client is None:
             DistStore._open = self
@@ -244,11 +178,11 @@ class DistStore(KVStore):
         self._deliver(pairs, arrived)
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
-        if self._repeated is not None and self._repeated.fits(key, value, out):
-            entries = self._repeated.entries
+        entries = self._repeated.entries(key, value, out)
+        if entries is None:
+            super().pushpull(key, value, out, priority)
+        else:
             self._send(self._client.state.pushpull, entries, self._compressor, priority)
-            return
-        super().pushpull(key, value, out, priority)
 
     def _pushpull(self, values: Pairs, outs: Pairs, priority: int) -> None:
         if [key for key, _ in values] != [key for key, _ in outs]:
@@ -256,10 +190,12 @@ class DistStore(KVStore):
             return
         arrived = self._destinations("pushpull", outs)
         contributions = self._contributions("pushpull", values)
-        exchange = [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
+        exchange = tuple(
+            [(key, array, to) for (key, array), (_, to) in zip(contributions, arrived, strict=True)]
+        )
         self._send(self._client.state.pushpull, exchange, self._compressor, priority)
         self._deliver(outs, arrived)
-        self._repeated = _repeated(values, outs, exchange)
+        self._repeated.keep(values, outs, exchange)
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         self._compressor = Compressor(Compression.parse(compression_params))
@@ -328,10 +264,10 @@ class DistStore(KVStore):
         if entry is None:
             raise UnknownKeyError(f"pushpull_flat({name!r}): unknown name: init_flat() comes first")
         push, compressor = self._client.state.pushpull, None if exact else self._compressor
-        known = self._flat_calls.get(name)
-        if known is None or not known.fits(grads, outs):
+        known = self._repeated.flat(name, grads, outs)
+        if known is None:
             check_buffers(f"pushpull_flat({name!r})", grads, entry.layout)
-            known = self._flat_calls[name] = _RepeatedFlat(name, list(grads), list(outs))
+            known = self._repeated.keep_flat(name, grads, outs)
         entries = known.entries(entry.total(grads))
         total = entries[0][1]
         if name in self._begun:
@@ -504,20 +440,6 @@ def _flat(array: Any, dtype: np.dtype[Any]) -> np.ndarray:
         if flags.c_contiguous and flags.writeable:
             return array.reshape(-1)
     return np.empty(array.size, dtype)
-
-
-def _repeated(
-    values: Pairs, outs: Pairs, exchange: list[tuple[Key, np.ndarray, list[np.ndarray]]]
-) -> _Repeated | None:
-    """What to keep of a pushpull; None if it has few keys, or copies anything."""
-    if len(values) < _MANY or any(len(arrays) != 1 for _, arrays in (*values, *outs)):
-        return None
-    pushed, pulled = [arrays[0] for _, arrays in values], [arrays[0] for _, arrays in outs]
-    for value, (_, _, (to,)) in zip(pushed, exchange, strict=True):
-        data = value._data
-        if type(data) is not np.ndarray or not data.flags.c_contiguous or to.base is None:
-            return None
-    return _Repeated([key for key, _ in values], pushed, pulled, exchange)
 
 
 def _join(kind: KVStoreType) -> Client:

@@ -31,32 +31,32 @@ class RepeatedCall:
         What the user gave: as long as it is kept here, no other one has its id.
     checked, units : list
         What has been found out about them.
-    repeats : list of Repeat or None
-        Of each unit, if its server shares memory.
+    repeats : list of Repeat
+        Of each unit.
     pushes : int
         How many plain pushes there had been: they change places with what is announced.
+    shared : bool
+        Whether all servers share memory with this worker: only then they can know it.
     standing : list of (Unit, Repeat)
-        The same again, once all servers know them; empty before.
+        Units and repeats, once all servers know them; empty before.
     """
 
     what: str
     entries: tuple[object, ...]
     checked: list[Entry]
     units: list[Unit]
-    repeats: list[Repeat | None]
+    repeats: list[Repeat]
     pushes: int
     exchange: Exchange
+    shared: bool
     standing: list[tuple[Unit, Repeat]] = field(default_factory=list)
 
     def ready(self) -> bool:
         """Whether all servers know it, and all pieces of each unit are at the same round."""
         if not self.standing:
-            known = [
-                (u, r) for u, r in zip(self.units, self.repeats, strict=True) if r is not None and r.known
-            ]
-            if len(known) < len(self.units):
+            if not self.shared or not all(repeat.known for repeat in self.repeats):
                 return False
-            self.standing = known
+            self.standing = list(zip(self.units, self.repeats, strict=True))
         return all(_even(unit.pieces) for unit, _ in self.standing)
 
 

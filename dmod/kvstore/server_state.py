@@ -235,7 +235,7 @@ class ServerState:
         """A standing PushPull once more."""
         message: Again = request.message
         standing = self._standing.find(request.rank, message.standing)
-        if standing is None or standing.generation != self._table.generation:
+        if standing is None or not standing.means(message, self._table.generation):
             return [Send(request.peer, Resend((message.request,)))]
         request.standing = standing
         if (dropped := self._other_epoch(request)) is not None:

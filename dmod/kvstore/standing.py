@@ -18,12 +18,12 @@ import numpy as np
 from dmod.kvstore.actions import Outgoing, Staged
 
 if TYPE_CHECKING:
-    from dmod.kvstore.messages import PushPull
+    from dmod.kvstore.messages import Again, PushPull
     from dmod.kvstore.rounds import Piece
 
 __all__ = ["Repeat", "Standing", "StandingRequests"]
 
-MAX_STANDING = 256
+MAX_STANDING = 4096
 """So many of each worker are remembered: the oldest gives way. A model is a few, or one per 4 MB."""
 MAX_PLACES = 64
 """Sums change places with the buffers of other pieces; so many are remembered of each standing request."""
@@ -81,6 +81,10 @@ class Standing:
         self._places: dict[tuple[int, ...], int] = {}
         self._kept: list[Sequence[np.ndarray]] = []  # so that no other array gets the same id
 
+    def means(self, again: Again, generation: int) -> bool:
+        """Whether this is what `again` repeats: it came later, and the pieces are still the same."""
+        return generation == self.generation and again.request >= self.message.request
+
     def place(self, values: Sequence[np.ndarray]) -> int:
         """The place of these arrays, if it has a number; else 0."""
         return self._places.get(tuple([id(value) for value in values]), 0)
@@ -114,8 +118,14 @@ class StandingRequests:
         return None if of_rank is None else of_rank.get(number)
 
     def add(self, rank: int, number: int, standing: Standing) -> None:
-        """Remember one; the oldest of the same worker may have to go."""
+        """Remember one; the oldest of the same worker may have to go.
+
+        A number is used again for the same keys with other arrays: of two requests the later one counts.
+        """
         of_rank = self._of.setdefault(rank, {})
+        known = of_rank.get(number)
+        if known is not None and known.message.request > standing.message.request:
+            return
         of_rank.pop(number, None)
         while len(of_rank) >= MAX_STANDING:
             del of_rank[next(iter(of_rank))]

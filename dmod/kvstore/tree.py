@@ -103,8 +103,8 @@ class LastSum:
     """The sum of the tree's last two nodes, taken where and when somebody reads it.
 
     Whoever goes through it in slices of a few thousand elements has the sum in the cache, and it never
-    goes to memory: so an optimizer sums and updates in one pass. ``np.asarray`` gives the whole sum. numpy may
-    warn of an overflow, which is the model's affair: who takes slices takes them under `numpy.errstate`.
+    goes to memory: so an optimizer sums and updates in one pass. ``np.asarray`` gives the whole sum. numpy
+    may warn of an overflow, which is the model's affair: who takes slices does so under `numpy.errstate`.
 
     Parameters
     ----------

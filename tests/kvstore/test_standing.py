@@ -225,7 +225,7 @@ def test_a_round_that_is_dropped_is_counted_back() -> None:
     assert isinstance(pull, Pull) and pull.pieces == (PieceRef("w", 0, 1),)
 
 
-def test_after_a_plain_push_another_standing_request_is_announced() -> None:
+def test_after_a_plain_push_the_standing_request_is_announced_again() -> None:
     """Pushes take turns between two places, and a server reads the first one until its round is applied."""
     bench = Bench()
     bench.call("push", [("w", bench.grad)])
@@ -234,7 +234,15 @@ def test_after_a_plain_push_another_standing_request_is_announced() -> None:
     bench.hear("server 0", test_client_state.Ack(push.request))
     bench.again()
     [message] = bench.take()
-    assert isinstance(message, PushPull) and message.standing not in (0, bench.standing)
+    assert isinstance(message, PushPull) and message.standing == bench.standing
+
+
+def test_other_arrays_for_the_same_keys_are_announced_by_the_same_number() -> None:
+    bench = Bench()
+    bench.entries = (("w", bench.grad, [np.zeros(64, "f4")]),)
+    bench.again()
+    [message] = bench.take()
+    assert isinstance(message, PushPull) and message.standing == bench.standing
 
 
 def test_another_call_joins_one_that_is_under_way() -> None:
@@ -310,6 +318,22 @@ def test_what_is_not_known_is_asked_for_in_full() -> None:
     bench.server._table.bundles.generation += 1  # a piece has entered a bundle
     [(_, answer)] = bench.again(0, 2, 1.0)
     assert answer == Resend((bench.request,))
+
+
+def test_a_late_repeat_of_what_a_number_meant_before_is_not_taken_for_the_new_one() -> None:
+    bench = ServerBench()
+    bench.announce(0, 1, 1.0)
+    late = Again(bench.next(), 5, 0, 2)
+    bench.announce(1, 1, 1.0)
+    bench.announce(0, 2, 1.0)
+    [(_, answer)] = bench.say(0, late)
+    assert answer == Resend((late.request,))
+    old = PushPull(late.request, 0, "float32", (PieceRef("w", 0, 2),), False, False, 5)
+    bench.say(0, old, array(9.0))
+    assert kinds(bench.announce(1, 2, 1.0))[-1] == (1, "Values")
+    bench.again(0, 3, 3.0)
+    bench.again(1, 3, 4.0)
+    assert (bench.server._table.ready["w", 0].value == 7).all()
 
 
 def test_rounds_and_epochs_of_repeats_are_checked_as_any_others() -> None:
