@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import dmod as mx
 from dmod.base import FormatError, InvalidArgument
 from dmod.recovery.directory import CheckpointDirectory
 from dmod.recovery.manifest import Manifest, _checksum
 from tests.recovery.program import manager, train
-
-
-@pytest.fixture(autouse=True)
-def _same_generators() -> Iterator[None]:
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    yield
-    np.random.set_state(numpy_state)
-    random.setstate(python_state)
-    mx.random.seed(0)
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import dmod as mx
@@ -30,16 +28,6 @@ from tests.recovery.program import (
     stop_after,
     train,
 )
-
-
-@pytest.fixture(autouse=True)
-def _same_generators() -> Iterator[None]:
-    """Other tests draw what they would have drawn."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    yield
-    np.random.set_state(numpy_state)
-    random.setstate(python_state)
-    mx.random.seed(0)
 
 
 def cut(directory: Path, batches: int, **options: Any) -> None:

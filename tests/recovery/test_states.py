@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,6 @@ from tests.recovery.program import (
     stop_after,
     train,
 )
-
-
-@pytest.fixture(autouse=True)
-def _same_generators() -> Iterator[None]:
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    yield
-    np.random.set_state(numpy_state)
-    random.setstate(python_state)
-    mx.random.seed(0)
 
 
 def fit(module: Any, checkpoint: Any, callbacks: Any = (), data: Any = None, **options: Any) -> str:
