@@ -139,7 +139,11 @@ def sweep(
                 name=directory.name,
                 storage_path=str(directory.parent),
                 failure_config=tune.FailureConfig(max_failures=max_failures),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=1,
+                    # A trial may go on from one that another has taken a while ago.
+                    num_to_keep=2 if scheduler in (None, "fifo", "asha") else 4,
+                ),
                 callbacks=[_teller(tune, tell, metric)],
                 verbose=0,
             ),
