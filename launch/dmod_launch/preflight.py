@@ -150,7 +150,7 @@ def check_hosts(
     probes: list[_Probe] = []
     with closing(socket.create_server((root, 0))) as listener:
         threading.Thread(target=_answer, args=(listener,), daemon=True).start()
-        arguments = [root, str(listener.getsockname()[1]), interface, python]
+        arguments = [root, str(listener.getsockname()[1]), interface, python, f"{_CONNECT_S:g}"]
         try:
             probes = [_Probe(name, ssh, python, directory, arguments) for name in names]
             return _judge(probes, root, version)

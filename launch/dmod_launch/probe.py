@@ -1,7 +1,7 @@
 """Looks at a host before a job starts there: runs on the host, with nothing but the standard library.
 
-As ``probe.py PIPE ROOT_HOST ROOT_PORT INTERFACE PYTHON``. It prints two lines of JSON: what it has found,
-and, when a line with the other hosts' addresses has come through PIPE, which of them it cannot reach.
+As ``probe.py PIPE ROOT_HOST ROOT_PORT INTERFACE PYTHON TIMEOUT_S``. It prints two lines of JSON: what it has
+found, and, when a line with the other hosts' addresses has come through PIPE, which of them it cannot reach.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 
-TIMEOUT_S = 5.0
 _SIOCGIFADDR = 0x8915
 _QUESTION = "import dmod, sys; print(dmod.__version__, '%d.%d' % sys.version_info[:2])"
 
@@ -27,9 +26,9 @@ def address_of(interface: str) -> str:
         return socket.inet_ntoa(fcntl.ioctl(asked.fileno(), _SIOCGIFADDR, packed)[20:24])
 
 
-def connect(host: str, port: int) -> str:
+def connect(host: str, port: int, timeout_s: float) -> str:
     """Connect to an address; returns the own one of the connection."""
-    with socket.create_connection((host, port), TIMEOUT_S) as connection:
+    with socket.create_connection((host, port), timeout_s) as connection:
         return str(connection.getsockname()[0])
 
 
@@ -62,11 +61,12 @@ def reason(error: OSError) -> str:
 
 def main() -> None:
     """Look, and say what there is."""
-    pipe, root_host, root_port, interface, python = sys.argv[1:]
+    pipe, root_host, root_port, interface, python, seconds = sys.argv[1:]
+    timeout_s = float(seconds)
     found: dict[str, object] = {"cores": len(os.sched_getaffinity(0)), **installed(python)}
     listener = socket.socket()
     try:
-        own = connect(root_host, int(root_port))
+        own = connect(root_host, int(root_port), timeout_s)
     except OSError as error:
         found["root"] = reason(error)
         own = ""
@@ -85,7 +85,7 @@ def main() -> None:
         unreached = []
         for name, host, port in peers:
             try:
-                connect(host, port)
+                connect(host, port, timeout_s)
             except OSError as error:
                 unreached.append([name, reason(error)])
         print(json.dumps(unreached), flush=True)

@@ -25,7 +25,8 @@ __all__ = ["Failure", "Supervisor"]
 
 _VERDICT = re.compile(r"dmod scheduler: (.*)")
 MARGIN_S = 2.0
-"""What a process may need, beyond the time to notice that another is dead, to say so and to end."""
+"""What a process may need, beyond the time to notice that another is dead, to say so and to end; less, if
+that time is shorter."""
 TERM_S, KILL_S = 1.5, 1.5
 """From SIGINT to SIGTERM, and from SIGTERM to SIGKILL: together within the 5 s that Ctrl-C may take."""
 DRAIN_S = 1.0
@@ -92,6 +93,7 @@ class Supervisor:
     ):
         self._start_child = start
         self._timeout_s, self._at_once, self._saboteur = timeout_s, at_once, saboteur
+        self._margin_s = min(MARGIN_S, timeout_s)
         self._sinks = {"stdout": stdout, "stderr": stderr}
         self._colour = colour
         self._children: list[Child] = []
@@ -245,7 +247,7 @@ class Supervisor:
             # a failure, such as a mistyped script, there is nobody left to wait for.
             self._workers_gone = True
             if not self._told_to_end:
-                self._end_within(MARGIN_S)
+                self._end_within(self._margin_s)
 
     def _tell_scheduler(self, child: Child) -> None:
         """So that the others need not wait until its silence has become long enough.
@@ -278,7 +280,7 @@ class Supervisor:
                 self._mute_consequences(child)
                 self._end_within(0)
                 return
-            rest_s = self._timeout_s + MARGIN_S
+            rest_s = self._timeout_s + self._margin_s
             self._say(f"{child.program.name} {child.how}; the others get {rest_s:g} s to end")
             self._end_within(rest_s)
             return

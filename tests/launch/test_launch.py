@@ -55,7 +55,7 @@ def test_workers_train_through_the_servers_and_all_end_well(tmp_path: Path) -> N
 
 
 def test_every_line_comes_out_whole_with_its_prefix(tmp_path: Path) -> None:
-    with Launcher(tmp_path, "-n 2 -s 1 --timeout 1", "say", 3000) as launcher:
+    with Launcher(tmp_path, "-n 2 -s 1 --timeout 0.5", "say", 3000) as launcher:
         launcher.wait()
         for rank in range(2):
             lines = launcher.lines(f"[worker {rank}] ")

@@ -267,9 +267,12 @@ def test_a_job_over_a_network(tmp_path: Path, namespaces: tuple[str, str]) -> No
     assert f"cannot listen on {interface}" in output, "the interface has another name on the hosts"
 
 
-def test_hosts_that_do_not_reach_each_other(namespaces: tuple[str, str]) -> None:
+def test_hosts_that_do_not_reach_each_other(
+    namespaces: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dmod
 
+    monkeypatch.setattr(preflight, "_CONNECT_S", 1.0)
     arguments = (f"{STUB} netns", sys.executable, str(ROOT), f"{NETWORK}.1", "", dmod.__version__)
     assert [c.address for c in check_hosts(namespaces, *arguments)] == [f"{NETWORK}.2", f"{NETWORK}.3"]
     first, second = namespaces
