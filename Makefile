@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with ensurepip found (on Debian: apt install python3-venv);" \
 		"name one with: make PYTHON=/path/to/python setup" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
-	@echo "Installing dmod and what its tests and examples need (a minute or two) ..."
+	@echo "Installing dmod and what its tests and examples need (1.6 GB: some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 	@echo "Ready: $$($(BIN)/python --version) in $(VENV)"

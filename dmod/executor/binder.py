@@ -12,6 +12,7 @@ from dmod.context import Context, current_context
 from dmod.device import backend
 from dmod.executor.executor import GRAD_REQS, Executor, Handle
 from dmod.executor.storage import csr_inputs, empty_csr, empty_rows, row_sparse_gradients
+from dmod.log import logger
 from dmod.ndarray import NDArray
 from dmod.registry import nearest
 from dmod.symbol import Symbol
@@ -106,8 +107,8 @@ def simple_bind(
     groups = _groups(group2ctx)
     arg_names, aux_names = symbol.list_arguments(), symbol.list_auxiliary_states()
     for name in [*shapes, *(type_dict or {})]:
-        if name not in arg_names and name not in aux_names:
-            raise InvalidArgument(f"simple_bind: no argument {name!r}{nearest(name, arg_names)}")
+        if name not in arg_names and name not in aux_names:  # such as a label's, where there is no loss
+            logger.warning("simple_bind: no argument %r, ignored%s", name, nearest(name, arg_names))
     order = symbol._order()
     inferred = infer_shapes(order, shapes)
     dtypes = infer_dtypes(order, type_dict or {})

@@ -37,7 +37,11 @@ def as_list(value: Any) -> list[Any]:
     """A list of callbacks from None, one, or a list of them."""
     if value is None:
         return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    callbacks = list(value) if isinstance(value, (list, tuple)) else [value]
+    for callback in callbacks:
+        if not callable(callback):
+            raise InvalidArgument(f"a callback is {callback!r}, expected a function, or a list of them")
+    return callbacks
 
 
 def _time_since(started: float, compiled_before: float) -> str:
@@ -341,6 +345,8 @@ class BaseModule:
                 "fit: expected an iterator, such as mx.io.NDArrayIter(data, label), "
                 f"got {type(train_data).__name__}"
             )
+        for given in (batch_end_callback, epoch_end_callback, eval_end_callback, eval_batch_end_callback):
+            as_list(given)  # complain before there is work to lose
         show_progress()
         if force_rebind or not self.binded:  # what is done already stays, without a warning
             self.bind(

@@ -197,6 +197,9 @@ class Module(SymbolModule):
             for old, new in ((self._arg_params, new_args), (self._aux_params, new_aux)):
                 for name, value in new.items():
                     old[name].copyto(value)
+        if isinstance(initializer, type):
+            name = initializer.__name__
+            raise InvalidArgument(f"init_params: the initializer is a class; call it: mx.init.{name}()")
         if isinstance(initializer, str):
             initializer = create_initializer(initializer)
         check_given("arg_params", arg_params, new_args, allow_missing, allow_extra, self.logger)

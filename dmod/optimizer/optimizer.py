@@ -93,6 +93,11 @@ class Optimizer:
             raise InvalidArgument(
                 f"{name}: param_idx2name must be a dict of indices to names, got {param_idx2name!r}"
             )
+        if lr_scheduler is not None and not callable(lr_scheduler):
+            raise InvalidArgument(
+                f"{name}: lr_scheduler is {lr_scheduler!r}, expected a schedule, such as "
+                "mx.lr_scheduler.FactorScheduler(1000, 0.5)"
+            )
         self.rescale_grad = rescale_grad
         self.wd = wd
         self.clip_gradient = clip_gradient

@@ -297,6 +297,11 @@ class Symbol(FluentMethods):
             if len(args) > len(names):
                 raise InvalidArgument(f"{what}: {len(args)} values for {len(names)} arguments")
             return dict(zip(names, args, strict=False))
+        known = self.list_inputs()
+        for name in kwargs:
+            if name not in known:
+                hint = nearest(name, known) or "; list_inputs() names them"
+                raise InvalidArgument(f"{what}: {self!r} has no argument {name!r}{hint}")
         return dict(kwargs)
 
     # ---- files

@@ -133,7 +133,6 @@ CPU, ONE = mx.cpu(), mx.nd.ones((2,))
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: (a * b).simple_bind(CPU, a=(2,), c=(2,)), "no argument 'c'"),
         (lambda: mx.sym.FullyConnected(a, num_hidden=2).simple_bind(CPU), "do not determine those of a"),
         (lambda: (a * b).simple_bind(CPU, a=(2,), b=(3,)), "expected (2,), got (3,)"),
         (lambda: (a * b).simple_bind(CPU, grad_req="foo", a=(2,)), "'foo', expected one of write, add, null"),
@@ -188,3 +187,9 @@ def test_an_output_listed_twice_is_computed_for_both():
     assert [o.asnumpy().tolist() for o in outputs] == [[2, 4], [2, 4], [1, 2]]
     exe.backward([mx.nd.ones((2,)), mx.nd.ones((2,)) * 10, mx.nd.ones((2,))])
     assert exe.grad_dict["a"].asnumpy().tolist() == [23, 23]
+
+
+def test_shapes_of_what_is_no_argument_are_ignored_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    """As MXNet does without a word; scripts give the label's shape for networks without a loss too."""
+    assert (a * b).simple_bind(CPU, a=(2,), softmax_label=(2,)).outputs[0].shape == (2,)
+    assert "simple_bind: no argument 'softmax_label', ignored" in caplog.text

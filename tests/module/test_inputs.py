@@ -1,4 +1,4 @@
-"""Mistakes with names of inputs: the message has the arguments, what they were taken for, and the remedy."""
+"""Mistakes with names of inputs, and others of a first day: the message has what came, and the remedy."""
 
 from __future__ import annotations
 
@@ -80,3 +80,26 @@ def test_names_of_iterator_and_module_that_differ(
 ) -> None:
     with pytest.raises(InvalidArgument, match=re.escape(remedy)):
         mx.mod.Module(network(), **options).fit(data(**names), num_epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initializer": mx.init.Xavier}, "the initializer is a class; call it: mx.init.Xavier()"),
+        ({"batch_end_callback": 5}, "a callback is 5, expected a function"),
+        ({"epoch_end_callback": ["x"]}, "a callback is 'x', expected a function"),
+        (
+            {"optimizer_params": {"lr_scheduler": 0.5}},
+            "SGD: lr_scheduler is 0.5, expected a schedule, such as",
+        ),
+    ],
+)
+def test_what_fit_cannot_call_is_refused_before_the_work(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(message)):
+        mx.mod.Module(network()).fit(data(), num_epoch=1, **options)
+
+
+@pytest.mark.parametrize("call", ["infer_shape", "infer_shape_partial", "infer_type", "infer_type_partial"])
+def test_inference_from_what_is_no_argument(call: str) -> None:
+    with pytest.raises(InvalidArgument, match="no argument 'dat'; did you mean 'data'"):
+        getattr(network(), call)(dat=(1, 2))
