@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dmod.base import InvalidArgument
+from dmod.base import FormatError, InvalidArgument
 from dmod.context import cpu
 from dmod.io.base import DataDesc
+from dmod.io.buffers import Room
 from dmod.io.file_options import batch_of, ignore_rest, one_dtype, shape_of
 from dmod.io.row_batches import RowBatches
 from dmod.io.rows import DenseRows, Rows
 from dmod.io.text_parts import Chunk, TextPart
+from dmod.io.text_pieces import KEPT_BLOCKS, NUMBER, Found, Piece, Pieces, joined
 from dmod.io.wrapping import MXDataIter
 from dmod.ndarray.ndarray import NDArray
 
@@ -118,24 +121,44 @@ def _parser(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[Chunk], D
     from dmod.io import text_kernels as kernels  # where numba is imported: only for those who read such files
 
     columns = int(np.prod(shape))
-    limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind == "i" else (0, 0)
+    limits = (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)) if dtype.kind == "i" else (0, 0)
+    pieces = Pieces()
+    room = Room(dtype, KEPT_BLOCKS)
 
     def parse(chunk: Chunk) -> DenseRows:
         text = kernels.as_text(chunk.text)
-        lines = chunk.text.count(b"\n") + chunk.text.count(b"\r") + 1
-        values = np.empty((min(lines, len(chunk.text) // columns + 1), columns), dtype)
-        status, rows, at = kernels.parse_csv(text, values, *limits)
-        if status == kernels.DONE:
-            return DenseRows(values[:rows])
-        found = chunk.text[at : at + 40].split(b"\n")[0].decode("utf-8", "replace").rstrip()
-        cell = found.split(",")[0].rstrip()
-        raise chunk.error(
-            at,
+        parts = pieces.of(chunk, text, kernels.count_byte)
+        most = [min(part.lines, (part.end - part.begin) // columns + 1) for part in parts]
+        begins = [sum(most[:i]) for i in range(len(most))]
+        values = room.take(sum(most) * columns).reshape(-1, columns)
+        outs = [values[a : a + n] for a, n in zip(begins, most, strict=True)]
+        parsers = [partial(_parse_piece, kernels.parse_csv, text, out, limits) for out in outs]
+        results, hards = pieces.parse(parts, parsers)
+        for found in results:
+            if found.status != kernels.DONE:
+                raise error_of(chunk, found)
+        for out, hard in zip(outs, hards, strict=True):
+            for place, at in hard:
+                out.reshape(-1)[place] = kernels.exact_number(NUMBER.match(chunk.text, at)[0])
+        return DenseRows(joined(values, begins, [found.rows for found in results]))
+
+    def error_of(chunk: Chunk, found: Found) -> FormatError:
+        shown = bytes(chunk.text[found.position : min(found.position + 40, chunk.size)]).split(b"\n")[0]
+        line = shown.decode("utf-8", "replace").rstrip()
+        cell = line.split(",")[0].rstrip()
+        return chunk.error(
+            found.position,
             {
                 kernels.BAD_NUMBER: f"{cell!r} is no number",
                 kernels.OUT_OF_RANGE: f"{cell!r} is out of the range of {dtype}",
-                kernels.BAD_WIDTH: f"expected {columns} numbers for shape {shape}, got {found!r}",
-            }[status],
+                kernels.BAD_WIDTH: f"expected {columns} numbers for shape {shape}, got {line!r}",
+            }[found.status],
         )
 
     return parse
+
+
+def _parse_piece(
+    parse: Any, text: Any, out: np.ndarray, limits: tuple[int, int], piece: Piece, hard: np.ndarray
+) -> Any:
+    return parse(text, piece.begin, piece.end, out, *limits, hard)

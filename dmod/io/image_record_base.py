@@ -13,8 +13,9 @@ import numpy as np
 from dmod.base import FormatError, InvalidArgument, MXNetError, NotReadyError
 from dmod.context import cpu
 from dmod.io.base import DataBatch, DataDesc, DataIter
+from dmod.io.buffers import Buffers
 from dmod.io.image_record_parameters import Parameter, parsed
-from dmod.io.image_record_pipeline import BatchJob, Buffers, Pipeline, usable_cpus
+from dmod.io.image_record_pipeline import BatchJob, Pipeline, usable_cpus
 from dmod.io.record_files import RecordFiles
 from dmod.io.record_order import Place, RecordOrder, begun_again, plan_batch
 from dmod.log import logger

@@ -1,4 +1,4 @@
-"""Batches that threads fill ahead of time, and the buffers that they are filled in.
+"""Batches that threads fill ahead of time.
 
 A batch's instances are shared out to the threads in small runs; who fills which makes no difference to what
 is in it. It knows nothing of pictures: the iterator gives the function that fills an instance.
@@ -7,7 +7,6 @@ is in it. It knows nothing of pictures: the iterator gives the function that fil
 from __future__ import annotations
 
 import os
-import sys
 import time
 import weakref
 from collections import deque
@@ -20,7 +19,7 @@ import numpy as np
 from dmod.base import DeadlineError
 from dmod.io.record_order import BatchPlan
 
-__all__ = ["BatchJob", "Buffers", "Pipeline", "usable_cpus"]
+__all__ = ["BatchJob", "Pipeline", "usable_cpus"]
 
 _RUN = 8  # instances that a thread takes at a time
 _DEADLINE_S = 120.0  # of one batch: a network disk may be slow, but is not silent for so long
@@ -29,44 +28,6 @@ _DEADLINE_S = 120.0  # of one batch: a network disk may be slow, but is not sile
 def usable_cpus() -> int:
     """How many CPUs this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Buffers:
-    """Arrays of one shape that are used again once nobody else holds them, or a view of them.
-
-    New memory would cost a page fault for every 4 KB of every batch.
-
-    Parameters
-    ----------
-    shape : tuple of int
-    dtype : numpy dtype
-    most : int
-        How many to keep; what is asked for beyond is made and forgotten.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, most: int):
-        self._shape, self._dtype, self._most = shape, dtype, most
-        self._arrays: list[np.ndarray] = []
-
-    def take(self) -> np.ndarray:
-        """An array that nobody uses, with whatever is in it."""
-        for i in range(len(self._arrays)):
-            # All views of an array hold the array itself, so its count says whether any is left.
-            if sys.getrefcount(self._arrays[i]) <= _IDLE:
-                return self._arrays[i]
-        array = np.empty(self._shape, self._dtype)
-        if len(self._arrays) < self._most:
-            self._arrays.append(array)
-        return array
-
-
-def _idle_count() -> int:
-    """What `sys.getrefcount` says of an array that only a list holds."""
-    arrays = [np.empty(1)]
-    return sys.getrefcount(arrays[0])
-
-
-_IDLE = _idle_count()
 
 
 @dataclass

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dmod.base import InvalidArgument
+from dmod.base import FormatError, InvalidArgument
 from dmod.context import cpu
 from dmod.io.base import DataDesc
+from dmod.io.buffers import Room
 from dmod.io.file_options import batch_of, ignore_rest, one_dtype, shape_of
 from dmod.io.row_batches import RowBatches
 from dmod.io.rows import CsrRows, Rows
 from dmod.io.text_parts import Chunk, TextPart
+from dmod.io.text_pieces import KEPT_BLOCKS, NUMBER, Found, Piece, Pieces, joined
 from dmod.io.wrapping import MXDataIter
 from dmod.ndarray.ndarray import NDArray
 from dmod.ndarray.sparse_array import CSRNDArray
@@ -123,25 +126,59 @@ def _parser(width: int) -> Callable[[Chunk], CsrRows]:
     """Makes csr rows of a chunk of lines."""
     from dmod.io import text_kernels as kernels  # where numba is imported: only for those who read such files
 
+    pieces = Pieces()
+    label_room, index_room = Room(np.float32, KEPT_BLOCKS), Room(np.int64, KEPT_BLOCKS)
+    room = Room(np.float32, KEPT_BLOCKS)
+
     def parse(chunk: Chunk) -> CsrRows:
-        lines = chunk.text.count(b"\n") + chunk.text.count(b"\r") + 1
-        pairs = chunk.text.count(b":")
-        labels, indptr = np.empty(lines, np.float32), np.empty(lines + 1, np.int64)
-        indices, values = np.empty(pairs, np.int64), np.empty(pairs, np.float32)
         text = kernels.as_text(chunk.text)
-        status, rows, at = kernels.parse_libsvm(text, labels, indptr, indices, values, width)
-        if status == kernels.DONE:
-            count = indptr[rows]
-            return CsrRows(labels[:rows], indptr[: rows + 1], indices[:count], values[:count])
-        found = (chunk.text[at : at + 40].split() or [b""])[0].decode("utf-8", "replace")
-        raise chunk.error(
-            at,
+        parts = pieces.of(chunk, text, kernels.count_byte)
+        lines = [part.lines for part in parts]
+        pairs = [int(kernels.count_byte(text, part.begin, part.end, ord(":"))) for part in parts]
+        rows_at, pairs_at = ([sum(counts[:i]) for i in range(len(counts))] for counts in (lines, pairs))
+        labels, indices, values = (
+            label_room.take(sum(lines)),
+            index_room.take(sum(pairs)),
+            room.take(sum(pairs)),
+        )
+        arrays = [
+            (labels[r : r + n], np.empty(n + 1, np.int64), indices[p : p + count], values[p : p + count])
+            for r, n, p, count in zip(rows_at, lines, pairs_at, pairs, strict=True)
+        ]
+        parsers = [partial(_parse_piece, kernels.parse_libsvm, text, own, width) for own in arrays]
+        results, hards = pieces.parse(parts, parsers)
+        for found in results:
+            if found.status != kernels.DONE:
+                raise error_of(chunk, found)
+        for (own_labels, _, _, own_values), hard in zip(arrays, hards, strict=True):
+            for place, at in hard:
+                number = kernels.exact_number(NUMBER.match(chunk.text, at)[0])
+                (own_labels if place < 0 else own_values)[-1 - place if place < 0 else place] = number
+        ends = [own[1][: found.rows + 1] for own, found in zip(arrays, results, strict=True)]
+        rows, counts = [found.rows for found in results], [int(end[-1]) for end in ends]
+        indptr = np.concatenate([[0], *(end[1:] + sum(counts[:i]) for i, end in enumerate(ends))])
+        return CsrRows(
+            joined(labels, rows_at, rows),
+            indptr,
+            joined(indices, pairs_at, counts),
+            joined(values, pairs_at, counts),
+        )
+
+    def error_of(chunk: Chunk, found: Found) -> FormatError:
+        shown = (bytes(chunk.text[found.position : min(found.position + 40, chunk.size)]).split() or [b""])[0]
+        pair = shown.decode("utf-8", "replace")
+        return chunk.error(
+            found.position,
             {
-                kernels.BAD_NUMBER: f"{found!r}, expected a label and index:value pairs of numbers",
-                kernels.OUT_OF_RANGE: f"{found!r}: the index is not below {width}, the data_shape; do "
+                kernels.BAD_NUMBER: f"{pair!r}, expected a label and index:value pairs of numbers",
+                kernels.OUT_OF_RANGE: f"{pair!r}: the index is not below {width}, the data_shape; do "
                 "the file's indices begin at 1? MXNet's begin at 0",
-                kernels.TWICE: f"{found!r}: the line has this index already",
-            }[status],
+                kernels.TWICE: f"{pair!r}: the line has this index already",
+            }[found.status],
         )
 
     return parse
+
+
+def _parse_piece(parse: Any, text: Any, arrays: Any, width: int, piece: Piece, hard: np.ndarray) -> Any:
+    return parse(text, piece.begin, piece.end, *arrays, width, hard)

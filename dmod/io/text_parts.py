@@ -12,20 +12,25 @@ from dataclasses import dataclass
 
 from dmod.base import FormatError, InvalidArgument, MXNetError
 
-__all__ = ["CHUNK_BYTES", "Chunk", "TextPart", "check_part"]
+__all__ = ["CHUNK_BYTES", "PADDING", "Chunk", "TextPart", "check_part"]
 
 CHUNK_BYTES = 1 << 22
 """How much is read and parsed at a time; a longer line is read whole all the same."""
+PADDING = b"\n" * 8
+"""What follows the lines of a chunk: so the last one ends, and eight bytes can be read from any place."""
 _NEWLINES = b"\r\n"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some lines of a file.
+    """Some lines of a file; they stay in memory until the next ones are read.
 
     Attributes
     ----------
-    text : bytes
+    text : bytearray
+        The lines, and after them `PADDING` and other bytes.
+    size : int
+        How many bytes the lines have.
     path : str
     offset : int
         Where in the file they begin, bytes.
@@ -33,7 +38,8 @@ class Chunk:
         Where the next chunk begins, in bytes from the beginning of the first file.
     """
 
-    text: bytes
+    text: bytearray
+    size: int
     path: str
     offset: int
     next: int
@@ -43,6 +49,13 @@ class Chunk:
         with open(self.path, "rb") as file:
             lines = _count_lines(file.read(self.offset + position))
         return FormatError(f"{self.path}, line {lines + 1}: {message}")
+
+
+def _last_end(text: bytearray, end: int) -> int:
+    """Where the last line before `end` ends; -1 if none does."""
+    near = max(0, end - (1 << 12))  # in most files it is here, and a search for what isn't takes long
+    cut = max(text.rfind(b"\n", near, end), text.rfind(b"\r", near, end))
+    return cut if cut >= 0 else max(text.rfind(b"\n", 0, end), text.rfind(b"\r", 0, end))
 
 
 def _count_lines(text: bytes) -> int:
@@ -84,6 +97,7 @@ class TextPart:
     def __init__(self, uri: str, num_parts: int, part_index: int, what: str):
         self.what = what
         self.uri = uri
+        self._text = bytearray()
         check_part(what, num_parts, part_index)
         self._paths, self._sizes = _files(uri, what)
         self._starts = [sum(self._sizes[:i]) for i in range(len(self._sizes))]
@@ -109,20 +123,29 @@ class TextPart:
         path, offset, file_end = self._place(position)
         stop = min(file_end, self.end)
         wanted = min(CHUNK_BYTES, stop - position)
-        text = self._bytes(path, offset, wanted)
+        self._read(path, offset, 0, wanted)
+        size = wanted
         if position + wanted < stop:
-            cut = max(text.rfind(b"\n"), text.rfind(b"\r"))
-            while cut < 0 and position + len(text) < stop:  # a line longer than a chunk
-                more = self._bytes(path, offset + len(text), min(CHUNK_BYTES, stop - position - len(text)))
-                found = [at for at in (more.find(b"\n"), more.find(b"\r")) if at >= 0]
-                cut = len(text) + min(found) if found else -1
-                text += more
+            cut = _last_end(self._text, size)
+            while cut < 0 and position + size < stop:  # a line longer than a chunk
+                more = min(CHUNK_BYTES, stop - position - size)
+                self._read(path, offset + size, size, more)
+                found = [self._text.find(end, size, size + more) for end in (b"\n", b"\r")]
+                cut = min((at for at in found if at >= 0), default=-1)
+                size += more
             if cut >= 0:
-                text = text[: cut + 1]
-        after = position + len(text)
-        if offset == 0 and text.startswith(b"\xef\xbb\xbf"):
-            text = b"   " + text[3:]  # a byte order mark, as spaces
-        return Chunk(text, path, offset, after)
+                size = cut + 1
+        if offset == 0 and self._text.startswith(b"\xef\xbb\xbf"):
+            self._text[:3] = b"   "  # a byte order mark
+        self._text[size : size + len(PADDING)] = PADDING
+        return Chunk(self._text, size, path, offset, position + size)
+
+    def _read(self, path: str, offset: int, at: int, count: int) -> None:
+        """Bytes of a file to a place of `_text`, with room behind them."""
+        if at + count + len(PADDING) > len(self._text):  # not in place: others may look at the old one
+            self._text = self._text[:at] + bytes(count + len(PADDING))
+        with memoryview(self._text) as text:
+            self._fill(path, offset, text[at : at + count])
 
     def _place(self, position: int) -> tuple[str, int, int]:
         """The file that has `position`, where in it that is, and where the file ends."""
@@ -149,19 +172,24 @@ class TextPart:
         return position
 
     def _bytes(self, path: str, offset: int, count: int) -> bytes:
+        text = bytearray(count)
+        self._fill(path, offset, memoryview(text))
+        return bytes(text)
+
+    def _fill(self, path: str, offset: int, text: memoryview) -> None:
+        """Read as many bytes of a file as there is room for."""
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
-                text = file.read(count)
+                count = file.readinto(text)
                 size = os.fstat(file.fileno()).st_size
         except OSError as error:
             raise MXNetError(f"{self.what}: cannot read {path}: {error.strerror or error}") from error
-        if len(text) < count:
+        if count < len(text):
             raise FormatError(
                 f"{self.what}: {path} ends at byte {size}, it was longer when it was opened; "
                 "is it being written?"
             )
-        return text
 
 
 def _files(uri: str, what: str) -> tuple[list[str], list[int]]:

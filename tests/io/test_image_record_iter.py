@@ -14,7 +14,8 @@ import pytest
 
 import dmod as mx
 from dmod.base import FormatError, InvalidArgument, NotReadyError
-from dmod.io import image_record_pipeline, image_record_pixels
+from dmod.io import image_record_pixels
+from dmod.io.buffers import Buffers
 from dmod.io.record_order import RecordOrder
 from tests.io.record_iterators import FIXTURES, RECORDS, all_pixels, labels, pictures
 from tests.oracle.picture_cases import ORDERS, PICTURES, ROUNDED, SHAPE
@@ -257,7 +258,7 @@ def test_batches_that_are_kept_are_not_written_again() -> None:
 
 
 def test_buffers_are_used_again_once_nobody_holds_them() -> None:
-    buffers = image_record_pipeline.Buffers((4,), np.dtype(np.float32), 2)
+    buffers = Buffers((4,), np.dtype(np.float32), 2)
     first = buffers.take()
     view = first[1:]
     number = id(first)
