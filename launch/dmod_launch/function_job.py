@@ -22,7 +22,7 @@ from dmod_launch.ray_job import RayJob, RayOptions
 from dmod_launch.restart import Announcer, run_with_restarts
 from dmod_launch.supervisor import Failure, Supervisor
 
-__all__ = ["FunctionJob", "Report", "Shipped", "shipped", "text_sink"]
+__all__ = ["FunctionJob", "Report", "Shipped", "make_directory", "shipped", "text_sink"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,24 @@ class _TextSink:
 def text_sink(name: str) -> BinaryIO:
     """What takes bytes for ``sys.stdout`` or ``sys.stderr``, whatever these are at the time."""
     return cast(BinaryIO, _TextSink(name))
+
+
+def make_directory(path: Path) -> Path:
+    """Make a directory for results, if it is not there.
+
+    Raises
+    ------
+    InvalidArgument
+        It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgument(
+            f"results cannot go to {path} ({error.strerror}): expected a directory that can be written, see "
+            "storage_path"
+        ) from None
+    return path
 
 
 @dataclass(frozen=True)

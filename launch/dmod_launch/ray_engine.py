@@ -24,6 +24,7 @@ OBJECT_STORE_BYTES = 100 << 20
 """Of a Ray that is started here: through it travel lines of output, never gradients."""
 WAIT_S = 60.0
 """How long a job waits for its share of a cluster that others use too, or that grows."""
+_ANSWER_S = 10.0
 _LEFT_OUT = [".git", ".venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -107,6 +108,7 @@ def cluster(
         yield ray, False
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_that_somebody_listens(address)
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         options |= {
@@ -130,6 +132,21 @@ def cluster(
         ray.shutdown()
 
 
+def _check_that_somebody_listens(address: str) -> None:
+    """Ray itself tries for minutes, and then speaks of other things."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClusterError(
+            f"Ray, at address {address!r}: nobody answers there ({reason}); expected the head of a cluster: "
+            f"ray start --head --port {'6379' if address.startswith('ray://') else port}"
+        ) from None
+
+
 def is_this_machine(ray: Any) -> bool:
     """Whether all nodes of the cluster are on this machine."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -143,6 +160,7 @@ def place(
     strategy: str,
     wait_s: float,
     say: Callable[[str], None],
+    may_grow: bool = True,
 ) -> Any:
     """Reserve resources: a placement group with all of `bundles`.
 
@@ -157,12 +175,22 @@ def place(
         How long to wait for them.
     say : callable
         Tells the user that the job waits.
+    may_grow : bool
+        Whether nodes may join the cluster; if not, what it has not got is not waited for.
 
     Raises
     ------
     ClusterError
         They have not come; says what was asked, what there is, and how long that was waited for.
     """
+    asked = _sums(bundles)
+    total = ray.cluster_resources()
+    if not may_grow and any(amount > total.get(kind, 0) for kind, amount in asked.items()):
+        raise ClusterError(
+            f"too few resources: {_compared(ray, bundles)}; not waited for, since this Ray was started for "
+            "the job, and gets no more. Ask for less (fewer workers, or less for each, such as "
+            "--cpus-per-worker 0.5), or use a cluster (--address)"
+        )
     group = ray.util.placement_group([dict(bundle) for bundle in bundles], strategy=strategy)
     deadline = time.monotonic() + wait_s
     try:
@@ -173,24 +201,32 @@ def place(
             if group.wait(max(0.0, deadline - time.monotonic())):
                 return group
         raise ClusterError(
-            f"too few resources: {_compared(ray, bundles)}; waited {wait_s:g} s. Ask for less "
-            "(-n, --cpus-per-worker, --gpus-per-worker), add nodes, or wait longer (--wait-resources S)"
+            f"too few resources: {_compared(ray, bundles)}; waited {wait_s:g} s. Ask for less (fewer "
+            "workers, or less for each: --cpus-per-worker, --gpus-per-worker), add nodes, or wait longer "
+            "(--wait-resources S)"
         )
     except BaseException:
         ray.util.remove_placement_group(group)
         raise
 
 
-def _compared(ray: Any, bundles: Sequence[Mapping[str, float]]) -> str:
-    """What is asked, and what there is."""
+def _sums(bundles: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How much of each kind is asked for."""
     kinds = sorted({kind for bundle in bundles for kind in bundle})
-    total, free = ray.cluster_resources(), ray.available_resources()
+    return {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in kinds}
+
+
+def _compared(ray: Any, bundles: Sequence[Mapping[str, float]]) -> str:
+    """What is asked, and what there is: of the kinds that the cluster has too little of, if there are any."""
+    asked, total, free = _sums(bundles), ray.cluster_resources(), ray.available_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
+    lacking = [kind for kind, amount in asked.items() if amount > total.get(kind, 0)]
     texts = []
-    for kind in kinds:
-        parts = [bundle[kind] for bundle in bundles if bundle.get(kind)]
+    for kind in lacking or asked:
+        parts = [f"{bundle[kind]:g}" for bundle in bundles if bundle.get(kind)]
+        listed = f" ({' + '.join(parts)})" if len(parts) > 1 else ""
         texts.append(
-            f"asked for {sum(parts):g} {kind} ({' + '.join(f'{part:g}' for part in parts)}), there are "
+            f"asked for {asked[kind]:g} {kind}{listed}, there are "
             f"{total.get(kind, 0):g} on {nodes} node{'s' * (nodes != 1)}, {free.get(kind, 0):g} of them free"
         )
     return "; ".join(texts)

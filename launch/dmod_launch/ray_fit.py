@@ -15,7 +15,7 @@ from typing import Any
 from dmod.base import InvalidArgument
 from dmod.config import settings
 from dmod.recovery.directory import CheckpointDirectory
-from dmod_launch.function_job import FunctionJob, Report, shipped, text_sink
+from dmod_launch.function_job import FunctionJob, Report, make_directory, shipped, text_sink
 from dmod_launch.ray_engine import WAIT_S, cluster
 from dmod_launch.ray_job import RayJob, RayOptions
 from dmod_launch.restart import Announcer, run_with_restarts
@@ -86,9 +86,10 @@ class RayCluster:
     def __init__(self, address: str | None = None, num_cpus: int | None = None):
         self._entered = cluster(address, num_cpus)
         self.ray: Any = None
+        self._is_own = False
 
     def __enter__(self) -> RayCluster:
-        self.ray, _ = self._entered.__enter__()
+        self.ray, self._is_own = self._entered.__enter__()
         return self
 
     def __exit__(
@@ -126,11 +127,11 @@ class RayCluster:
         scale = train.ScalingConfig() if scaling_config is None else scaling_config
         plan = _Plan.of(train.RunConfig() if run_config is None else run_config)
         options, workers = _options(scale, scaling_config is not None, wait_s)
-        plan.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(plan.directory)
         history = History(plan.directory / "metrics.jsonl")
         job = FunctionJob(
             ray,
-            replace(options, directory=plan.working_dir),
+            replace(options, directory=plan.working_dir, may_grow=not self._is_own),
             shipped(train_fn, config),
             workers,
             (workers if workers > 1 else 0) if num_servers is None else num_servers,
@@ -172,7 +173,8 @@ class RayCluster:
         say = Announcer(err, colour=False)
         timeout_s = settings({**os.environ, **extra}).timeout_s
         servers = num_workers if num_servers is None else num_servers
-        job = RayJob(ray, options or RayOptions(), command, num_workers, servers, os.environ, extra, say)
+        taken = replace(options or RayOptions(), may_grow=not self._is_own)
+        job = RayJob(ray, taken, command, num_workers, servers, os.environ, extra, say)
         try:
             return run_with_restarts(
                 lambda restart: job.start({"DMOD_RESTART": str(restart)}),

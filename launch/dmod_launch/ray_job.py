@@ -46,6 +46,8 @@ class RayOptions:
         Whether to take a copy in any case.
     wait_s : float
         How long to wait for resources.
+    may_grow : bool
+        Whether nodes may join the cluster, so that waiting makes sense.
     group : placement group, optional
         One to take resources from, in place of an own one; its bundles from number `first_bundle` are those
         of the workers.
@@ -60,6 +62,7 @@ class RayOptions:
     directory: str = ""
     ship: bool = False
     wait_s: float = WAIT_S
+    may_grow: bool = True
     group: Any = None
     first_bundle: int = 0
 
@@ -156,8 +159,9 @@ class RayJob:
         self.release()
         try:
             if self._options.group is None:
+                options = self._options
                 self._group = place(
-                    self._ray, self._bundles, self._options.strategy, self._options.wait_s, self._say
+                    self._ray, self._bundles, options.strategy, options.wait_s, self._say, options.may_grow
                 )
             else:
                 self._group = self._options.group

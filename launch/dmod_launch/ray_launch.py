@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dmod.base import ClusterError
 from dmod_launch.child import Child
@@ -103,7 +104,8 @@ def launch(
         An argument makes no sense, or Ray is missing.
     """
     try:
-        with cluster(address, ship=options.ship) as (ray, _):
+        with cluster(address, ship=options.ship) as (ray, is_own):
+            options = replace(options, may_grow=not is_own)
             job = RayJob(ray, options, command, num_workers, num_servers, inherited, extra, say)
             try:
                 return run_with_restarts(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dmod.base import ClusterError, InvalidArgument
-from dmod_launch.function_job import shipped
+from dmod_launch.function_job import make_directory, shipped
 from dmod_launch.ray_engine import cluster
 from dmod_launch.ray_job import RayOptions
 from dmod_launch.sweep_results import SweepResult
@@ -110,6 +110,7 @@ def sweep(
     directory = Path(storage_path).expanduser().absolute() / (
         name or time.strftime("sweep_%Y-%m-%d_%H-%M-%S")
     )
+    make_directory(directory)
     tell = say or (lambda text: print(text, file=sys.stderr, flush=True))
     with cluster(address, num_cpus) as (ray, _):
         tune = importlib.import_module("ray.tune")
@@ -128,7 +129,7 @@ def sweep(
                 metric=metric,
                 mode=mode,
                 scheduler=_scheduler(tune, scheduler),
-                **_search(space, num_samples, scheduler, search_alg, seed),
+                **search(space, num_samples, scheduler, search_alg, seed),
                 reuse_actors=True,
                 max_concurrent_trials=max_concurrent,
                 time_budget_s=time_budget_s,
@@ -156,7 +157,8 @@ def sweep(
             tell(f"trial_{trial}: failed: {error}")
     if result.best is None:
         errors = sorted({str(error) for error in result.table["error"] if error})
-        raise ClusterError(f"no trial has reported {metric!r}: " + ("; ".join(errors) or "none has ended"))
+        silent = "they have ended without: does the function pass **dmod_launch.reporting() to fit?"
+        raise ClusterError(f"no trial has reported {metric!r}: " + ("; ".join(errors) or silent))
     return result
 
 
@@ -192,7 +194,7 @@ def _scheduler(tune: Any, scheduler: Any) -> Any:
     return scheduler
 
 
-def _search(
+def search(
     space: Mapping[str, Any], num_samples: int, scheduler: Any, search_alg: Any, seed: int | None
 ) -> dict[str, Any]:
     """How settings are chosen: arguments for Tune.

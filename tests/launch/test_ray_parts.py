@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 import dmod_launch
-from dmod.base import InvalidArgument
+from dmod.base import ClusterError, InvalidArgument
 from dmod_launch.cli import main
-from dmod_launch.ray_engine import check_version
+from dmod_launch.function_job import make_directory
+from dmod_launch.ray_engine import check_version, place
 from dmod_launch.ray_job import RayOptions
+from dmod_launch.sweeping import grid_points, search
+from tests.cluster.cluster import free_port
 
 
 def test_names_that_the_package_does_not_have() -> None:
@@ -38,6 +41,51 @@ def test_options_of_another_launcher(options: str, message: str, capsys: pytest.
     with pytest.raises(SystemExit):
         main(["-n", "1", "-s", "1", *options.split(), "true"])
     assert message in capsys.readouterr().err
+
+
+def test_an_address_where_nobody_answers_is_named_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    address = f"127.0.0.1:{free_port()}"
+    assert main(["-n", "1", "-s", "1", "--launcher", "ray", "--address", address, "true"]) == 1
+    said = capfd.readouterr().err
+    assert f"Ray, at address '{address}': nobody answers there" in said and "ray start --head" in said
+
+
+def test_a_place_for_results_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match=r"results cannot go to .*Not a directory.*storage_path"):
+        make_directory(tmp_path / "file" / "run")
+
+
+class ThreeProcessors:
+    """A Ray that has started, as far as `place` asks it before it reserves."""
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 3.0}
+
+    available_resources = cluster_resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True}]
+
+
+def test_resources_that_an_own_ray_will_never_have_are_not_waited_for() -> None:
+    with pytest.raises(
+        ClusterError, match=r"asked for 4 CPU \(2 \+ 2\), there are 3 on 1 node.*not waited for"
+    ):
+        place(ThreeProcessors(), [{"CPU": 2}] * 2, "SPREAD", 60.0, print, may_grow=False)
+
+
+def test_the_order_of_a_grid_is_drawn_where_trials_are_stopped() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'dmod[ray]'")
+    space = {"lr": {"grid_search": [1, 2, 3, 4]}, "hidden": {"grid_search": [8, 9]}, "epochs": 3}
+    rates = [point["lr"] for point in grid_points(space)]
+    assert rates == sorted(rates) and len(rates) == 8
+    drawn = [search(space, 1, "asha", None, seed) for seed in (None, 0, 1)]
+    orders = [[point["lr"] for point in given["search_alg"]._points_to_evaluate] for given in drawn]
+    assert all(sorted(order) == rates != order for order in orders)
+    assert orders[0] == orders[1] != orders[2] and {given["num_samples"] for given in drawn} == {8}
+    assert search(space, 3, "fifo", None, None)["num_samples"] == 3
 
 
 def test_what_a_worker_takes() -> None:
