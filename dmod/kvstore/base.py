@@ -15,7 +15,8 @@ import numpy as np
 from dmod.base import InvalidArgument, KVStoreError
 from dmod.config import settings
 from dmod.context import num_gpus
-from dmod.kvstore.checks import Pairs, arrays_of, dense_pairs, take_rows
+from dmod.device import to_host
+from dmod.kvstore.checks import Pairs, arrays_of, dense_pairs, row_numbers
 from dmod.kvstore.kinds import KVStoreType
 from dmod.kvstore.messages import Key
 from dmod.ndarray.flat import FlatLayout
@@ -235,11 +236,17 @@ class KVStore(KVStoreBase):
                 raise InvalidArgument(
                     f"row_sparse_pull({key!r}): out is {o.stype}, expected row_sparse arrays"
                 )
-        wholes = [(k, [zeros(arrays[0].shape, dtype=arrays[0].dtype)]) for k, arrays in pairs]
-        self._pull(wholes, priority)
-        of_key = [whole[0] for (_, arrays), (_, whole) in zip(pairs, wholes, strict=True) for _ in arrays]
-        for o, whole, rows in zip(outs, of_key, ids, strict=True):
-            take_rows(f"row_sparse_pull({key!r})", o, whole, rows)
+        keys = [k for k, arrays in pairs for _ in arrays]
+        for k, o, rows in zip(keys, outs, ids, strict=True):
+            wanted = row_numbers(f"row_sparse_pull({k!r})", rows, o.shape[0])
+            o._set(self._pull_rows(k, o, wanted, priority), [wanted])
+
+    def _pull_rows(self, key: Key, out: NDArray, rows: np.ndarray, priority: int) -> np.ndarray:
+        """Some rows, ascending and each once, of a value of the shape and dtype of `out`."""
+        whole = zeros(out.shape, dtype=out.dtype)
+        self._pull([(key, [whole])], priority)
+        values: np.ndarray = to_host(whole._data)[rows]
+        return values
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         """From now on send gradients in fewer bytes.

@@ -23,7 +23,7 @@ __all__ = [
     "check_out",
     "check_value",
     "dense_pairs",
-    "take_rows",
+    "row_numbers",
 ]
 
 Pairs: TypeAlias = list[tuple[Key, list[NDArray]]]
@@ -35,14 +35,13 @@ def dense_pairs(pairs: Pairs) -> Pairs:
     return [(k, [v if type(v) is NDArray else v._dense() for v in values]) for k, values in pairs]
 
 
-def take_rows(call: str, out: Any, whole: NDArray, rows: Any) -> None:
-    """Set `out` to some rows of a dense array."""
-    wanted = np.unique(to_host(rows._data) if isinstance(rows, NDArray) else np.asarray(rows)).astype(
-        np.int64
-    )
-    if wanted.size and not 0 <= wanted[0] <= wanted[-1] < whole.shape[0]:
-        raise InvalidArgument(f"{call}: rows {wanted[0]} to {wanted[-1]} of {whole.shape[0]}")
-    out._set(to_host(whole._data)[wanted], [wanted])
+def row_numbers(call: str, rows: Any, count: int) -> np.ndarray:
+    """Numbers of rows as int64, ascending and each once; InvalidArgument unless they are among `count`."""
+    given = to_host(rows._data) if isinstance(rows, NDArray) else np.asarray(rows)
+    wanted: np.ndarray = np.unique(given).astype(np.int64)
+    if wanted.size and not 0 <= wanted[0] <= wanted[-1] < count:
+        raise InvalidArgument(f"{call}: rows {wanted[0]} to {wanted[-1]} of {count}")
+    return wanted
 
 
 def check_new_flat(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument, UnknownKeyError
-from dmod.kvstore.actions import SCHEDULER, Action, Done, Payload, Peer, Send, server_peer
+from dmod.kvstore.actions import SCHEDULER, Action, Done, Outgoing, Payload, Peer, Send, server_peer
 from dmod.kvstore.compression import Compressor
 from dmod.kvstore.exchange import Entry, Exchange, SharedMemory, Unit, plan_units
 from dmod.kvstore.express import Express, RepeatedCall
@@ -25,6 +25,8 @@ from dmod.kvstore.messages import (
     EndEpoch,
     Key,
     Message,
+    PieceRef,
+    PullRows,
     Same,
     SetOptimizer,
 )
@@ -40,6 +42,7 @@ from dmod.kvstore.parts import (
     states_setter,
     values_builders,
 )
+from dmod.kvstore.rows import spans_of_rows
 from dmod.kvstore.sharding import Sharder
 from dmod.kvstore.standing import Repeat
 from dmod.ndarray.flat import FlatLayout
@@ -220,6 +223,51 @@ class ClientState(Operations):
         that of the `units` takes part; all others have to follow before anything else is done with the keys.
         """
         return self._exchange("pushpull", arrays, now, priority, record, compressor, unit)
+
+    def pull_rows(
+        self, key: Key, rows: np.ndarray, width: int, out: np.ndarray, now: float, *, priority: int = 0
+    ) -> Started:
+        """Read some rows of a value as `pull` reads the whole; only they travel.
+
+        Parameters
+        ----------
+        key : int or str
+        rows : ndarray of int64
+            Ascending, each once.
+        width : int
+            Elements of a row.
+        out : ndarray of shape (len(rows) * width,)
+            Of the key's dtype.
+        """
+        what = f"row_sparse_pull({key!r})"
+        self._check_ready(what)
+        known = self._key(what, key)
+        if out.dtype != known.dtype or out.shape != (len(rows) * width,):
+            raise InvalidArgument(f"{what}: {out.dtype} {out.shape} for {len(rows)} rows of {known.dtype}")
+        operation = Operation(0, what)
+
+        def ask(piece: ClientPiece) -> None:
+            spans, part = spans_of_rows(rows, width, piece.start, piece.stop)
+
+            def build(request: int) -> tuple[Message, Sequence[Outgoing]]:
+                ref = PieceRef(piece.key, piece.number, piece.round)
+                return PullRows(request, self._begins(0), (ref,)), [spans]
+
+            def take(message: Message, payloads: Sequence[Payload]) -> None:
+                values = np.frombuffer(payloads[0], known.dtype)
+                if values.size != part.stop - part.start:
+                    raise ValueError(f"{values.size} elements for {part.stop - part.start}")
+                out[part] = values
+
+            if len(spans):
+                self._add(operation, piece.server, build, take, [piece], priority)
+
+        def begin() -> None:
+            for piece in known.pieces:
+                ask(piece)
+
+        operation.begin = begin
+        return self._begin(operation, now)
 
     def units(self, key: Key) -> list[list[slice]]:
         """In which parts a whole array that is pushed to `key` travels."""

@@ -177,6 +177,16 @@ class DistStore(KVStore):
         client.call(client.state.pull, arrived, priority=priority)
         self._deliver(pairs, arrived)
 
+    def _pull_rows(self, key: Key, out: NDArray, rows: np.ndarray, priority: int) -> np.ndarray:
+        entry, client = self._entry("row_sparse_pull", key), self._client
+        call = f"row_sparse_pull({key!r})"
+        check_out(call, out, entry.shape)
+        check_value(call, out, entry.shape, entry.dtype)
+        values: np.ndarray = np.empty((len(rows), *entry.shape[1:]), entry.dtype)
+        width = entry.layout.size // max(1, entry.shape[0])
+        client.call(client.state.pull_rows, key, rows, width, values.reshape(-1), priority=priority)
+        return values
+
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         entries = self._repeated.entries(key, value, out)
         if entries is None:

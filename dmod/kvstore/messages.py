@@ -98,6 +98,7 @@ __all__ = [
     "PieceRef",
     "Poll",
     "Pull",
+    "PullRows",
     "Push",
     "PushPull",
     "Refuse",
@@ -358,6 +359,14 @@ class Pull(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class PullRows(Pull):
+    """Ask for some elements of one piece; the payload says which, as `rows.spans_of_rows` makes it."""
+
+    def payload_count(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
 class EndEpoch(Message):
     """The sender takes part in no further round of `epoch`, in which it did `rounds`."""
 
@@ -493,7 +502,7 @@ MESSAGES: dict[int, type[Message]] = dict(
                 SetStates,
                 Poll,
             ),
-            *(Ack, Values, Dropped, EpochDone, States, Pending, Resend, Error),
+            *(Ack, Values, Dropped, EpochDone, States, Pending, Resend, Error, PullRows),
         ),
         start=1,
     )

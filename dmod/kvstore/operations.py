@@ -54,6 +54,7 @@ from dmod.kvstore.messages import (
     Message,
     Pending,
     Pull,
+    PullRows,
     Push,
     PushPull,
     Resend,
@@ -85,6 +86,7 @@ _EXPECTED: dict[type[Message], tuple[type[Message], ...]] = {
     PushPull: (Values,),
     Again: (Same, Values),
     Pull: (Values,),
+    PullRows: (Values,),
     EndEpoch: (EpochDone,),
     GetStates: (States,),
 }

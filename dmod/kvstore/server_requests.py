@@ -26,6 +26,7 @@ from dmod.kvstore.messages import (
     PieceRef,
     Poll,
     Pull,
+    PullRows,
     Push,
     PushPull,
     SetOptimizer,
@@ -42,6 +43,7 @@ CALLS: dict[type[Message], str] = {
     PushPull: "pushpull",
     Again: "pushpull",
     Pull: "pull",
+    PullRows: "row_sparse_pull",
     Init: "init",
     SetValues: "init",
     SetOptimizer: "set_optimizer",
@@ -62,7 +64,7 @@ class Refused(Exception):
         self.code, self.text = code, text[:8192]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """A request of a worker.
 
@@ -72,6 +74,8 @@ class Request:
         Of Push, Pull and PushPull: the round of each piece, in the message's order.
     unapplied : int
         For how many of these pieces it still waits.
+    spans : ndarray, optional
+        Of PullRows: which elements.
     standing : Standing, optional
         What an `Again` repeats, or what is now known of a PushPull that announced itself as standing.
     """
@@ -84,6 +88,7 @@ class Request:
     unapplied: int = 0
     closed: bool = False
     standing: Standing | None = None
+    spans: np.ndarray | None = None
 
     @property
     def what(self) -> str:

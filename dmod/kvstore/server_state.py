@@ -47,6 +47,7 @@ from dmod.kvstore.messages import (
     Pending,
     Poll,
     Pull,
+    PullRows,
     Push,
     PushPull,
     Resend,
@@ -57,6 +58,7 @@ from dmod.kvstore.messages import (
     Values,
 )
 from dmod.kvstore.rounds import Piece
+from dmod.kvstore.rows import gathered, parsed_spans
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, joined_arrays, payload_array
 from dmod.kvstore.standing import Standing, StandingRequests
 from dmod.kvstore.tree import Allocate
@@ -278,6 +280,14 @@ class ServerState:
         dropped = self._impossible(request)
         return self._wait(request) if dropped is None else dropped
 
+    def _pull_rows(self, request: Request) -> list[Action]:
+        self._find_pieces(request)
+        try:
+            request.spans = parsed_spans(request.payloads[0], next(iter(request.rounds)).size)
+        except ValueError as error:
+            raise Refused("invalid", f"{request.what}: {error}") from None
+        return self._pull(request)
+
     def _is_asynchronous(self, request: Request) -> bool:
         """Whether the keys are of mode 'async', in which nobody waits for anybody."""
         kinds = {piece.turns is not None for piece in request.rounds}
@@ -311,9 +321,7 @@ class ServerState:
         number = request.message.request
         if type(request.message) is Push:
             return Send(request.peer, Ack(number))
-        if request.message.joined:
-            return Send(request.peer, Values(number, 1), [joined_values(list(request.rounds)).copy()])
-        values = [piece.value.copy() for piece in request.rounds if piece.value is not None]
+        values = [value.copy() for value in _values(request)]
         return Send(request.peer, Values(number, len(values)), values)
 
     def _advance(self, piece: Piece) -> list[Action]:
@@ -355,11 +363,7 @@ class ServerState:
         message, standing = request.message, request.standing
         if type(message) is Push:
             return Send(request.peer, Ack(message.request))
-        if (message if standing is None else standing.message).joined:
-            values = [joined_values(list(request.rounds))]
-        else:
-            values = [piece.value for piece in request.rounds if piece.value is not None]
-        place = 0
+        values, place = _values(request), 0
         if standing is not None:
             if type(message) is Again and (place := standing.place(values)):
                 return Send(request.peer, Same(message.request, place))
@@ -524,6 +528,14 @@ class ServerState:
         assert not ranks or self._roster.others(self._ended), "all have ended the epoch, and it goes on"
 
 
+def _values(request: Request) -> list[np.ndarray]:
+    """The payloads of the answer to a request: the pieces' own arrays, unless it asks for parts of them."""
+    if (request.message if request.standing is None else request.standing.message).joined:
+        return [joined_values(list(request.rounds))]
+    values = [piece.value for piece in request.rounds if piece.value is not None]
+    return values if request.spans is None else [gathered(values[0], request.spans)]
+
+
 def _update_refusal(piece: Piece, error: Exception) -> Refused:
     return Refused("failed", f"key {piece.key!r}: the update failed: {type(error).__name__}: {error}")
 
@@ -538,6 +550,7 @@ _HANDLERS: dict[type[Message], Callable[[ServerState, Request], list[Action]]] =
     PushPull: ServerState._push,
     Again: ServerState._again,
     Pull: ServerState._pull,
+    PullRows: ServerState._pull_rows,
     EndEpoch: ServerState._end_epoch,
     Poll: ServerState._poll,
     Leave: ServerState._leave,

@@ -47,6 +47,7 @@ EXAMPLES = [
     messages.Push(4, 0, "float32", PIECES, True),
     messages.PushPull(5, 1, "float16", PIECES, False),
     messages.Pull(6, 1, PIECES),
+    messages.PullRows(6, 1, PIECES[:1]),
     messages.EndEpoch(7, 1, 100),
     messages.GetStates(8, "w", 0),
     messages.SetStates(9, "w", 0, 12, ("float32", "float32")),

@@ -187,11 +187,10 @@ class ShmEndpoint(ZmqEndpoint):
         if not isinstance(source, int):
             self._stale = True
             return super()._read(source)
-        if self._listener is not None and source == self._listener.fileno():
-            self._accept()
-            return None
         peer = self._names.get(source)
         if peer is None:
+            if self._listener is not None and source == self._listener.fileno():
+                self._accept()
             return None
         link = self._links[peer]
         if link.blocked:
@@ -202,9 +201,12 @@ class ShmEndpoint(ZmqEndpoint):
             self.rejected += 1
             link.close()
             messages = []
-        self._watch(peer, link, source)
-        self._inbox.extend((peer, frames) for frames in messages)
-        return self._inbox.popleft() if self._inbox else None
+        if link.closed or self._waiting:
+            self._watch(peer, link, source)
+        if len(messages) == 1:
+            return peer, messages[0]
+        self._inbox.extend([(peer, frames) for frames in messages])
+        return self._inbox.popleft() if messages else None
 
     def drop(self, peer: Peer) -> None:
         link = self._links.get(peer)
