@@ -1,33 +1,32 @@
 """Files of a checkpoint, written, measured and synced in one go: a manifest that comes last makes them count.
 
 Unlike `write_atomic`, nothing here is whole from the beginning: who dies half-way leaves files that no
-manifest vouches for. Large files go to the disk past the system's cache of pages, where they would cost
-another copy and push out what is of use; a file system that cannot do that gets them the usual way.
+manifest vouches for. They go to the disk past the system's cache of pages, where they would cost another
+copy and push out what is of use; a file system that cannot do that gets them the usual way.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from dmod.atomic_file import sync_directory
 from dmod.recovery.image import Image
 
 __all__ = ["write_files"]
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
-_DIRECT_FROM = 1 << 20
-"""Bytes: for less than that the cache is faster, as nothing waits for the disk before the sync."""
 _PART = 8 << 20
 """Bytes, a multiple of the block: what goes to the disk at once."""
 
 
 def write_files(folder: Path, images: Mapping[str, Image]) -> dict[str, list[int]]:
-    """Write files of a folder, and sync them and the folder to disk.
+    """Write files of a folder, and sync them to disk; their names come to it when the folder is synced.
 
     The checksums are of what was meant to be written: what a disk makes of it, reading will show.
 
@@ -55,15 +54,20 @@ def write_files(folder: Path, images: Mapping[str, Image]) -> dict[str, list[int
             stack.callback(os.close, handle)
             handles.append(handle)
             found[name] = [image.nbytes, crc]
-        for handle in handles:  # after all are written: the disk has had something to do in the meantime
-            os.fsync(handle)
-    sync_directory(folder)
+        _sync(handles)
     return found
 
 
+def _sync(handles: Sequence[int]) -> None:
+    """Sync files at the same time: one after the other, each would wait for a turn of the disk's journal."""
+    with ThreadPoolExecutor(len(handles), thread_name_prefix=threading.current_thread().name) as pool:
+        for _ in pool.map(os.fsync, handles):
+            pass
+
+
 def _write(path: Path, image: Image) -> tuple[int, int]:
-    """Write a file past the cache, if it is large and the file system can; returns its handle and crc32."""
-    if _DIRECT and image.nbytes >= _DIRECT_FROM:
+    """Write a file past the cache, if the file system can do that; returns its handle and crc32."""
+    if _DIRECT:
         try:
             return _written(path, image, _DIRECT)
         except OSError as error:  # EINVAL also when it wants larger blocks, or a full disk has cut one

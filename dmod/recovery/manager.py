@@ -343,7 +343,8 @@ class CheckpointManager:
         leads, busy = self._rank == 0, self._writer.busy
         early_s = self._pace.early_s(self._writer.cost_s) if leads and not wait and not busy else 0.0
         serial = max(self._serial + 1, 1) if leads else 0
-        passing = self._pace.chances_within(early_s) if self._votes else 0
+        idle_s = self._pace.since_s if busy else early_s  # writing goes on for as long again, it may be
+        passing = self._pace.chances_within(idle_s) if leads and self._votes and not wait else 0
         said = self._vote({_BUSY: busy, _NOT_DUE: early_s > 0, _SERIAL: serial, _PASS: passing})
         if said[_BUSY] or said[_NOT_DUE]:
             self._pass = int(said[_PASS])

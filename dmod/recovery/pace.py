@@ -8,6 +8,8 @@ import time
 __all__ = ["Pace"]
 
 _MOST_PASSED = 1000
+_TRUSTED = 0.75
+"""How much of what is expected of the time ahead is relied on."""
 
 
 class Pace:
@@ -42,12 +44,17 @@ class Pace:
         if self._max_overhead is None:
             return 0.0
         share_s = (self._cost_s + writing_s) / self._max_overhead
-        return max(0.0, share_s - (time.monotonic() - self._taken_s))
+        return max(0.0, share_s - self.since_s)
+
+    @property
+    def since_s(self) -> float:
+        """Seconds since the last one was taken."""
+        return time.monotonic() - self._taken_s
 
     def chances_within(self, seconds: float) -> int:
         """How many chances no worker need ask about, if there is nothing to do for some seconds.
 
-        Half as many as it would be if all went on as before: they may come to take longer.
+        Fewer than there would be if all went on as before: they may come to take longer.
         """
         per_second = self._chances / max(time.monotonic() - self._begun_s, 1e-6)
-        return min(int(seconds * per_second / 2), _MOST_PASSED)
+        return min(int(seconds * per_second * _TRUSTED), _MOST_PASSED)

@@ -21,7 +21,7 @@ from dmod.base import MXNetError
 from dmod.log import logger
 from dmod.recovery.directory import CheckpointDirectory
 from dmod.recovery.files import write_files
-from dmod.recovery.image import Image
+from dmod.recovery.image import Content, Image
 from dmod.recovery.manifest import Manifest, checksum_of
 from dmod.recovery.packing import pack
 
@@ -85,6 +85,7 @@ class Writer:
 
     def __init__(self, directory: CheckpointDirectory, keep: int, timeout_s: float):
         self._directory, self._keep, self._timeout_s = directory, keep, timeout_s
+        self._image = Image()  # of this worker's own part
         self._thread: threading.Thread | None = None
         self.cost_s = 0.0
         """Processor time that the last checkpoint took in the thread, in seconds."""
@@ -122,15 +123,17 @@ class Writer:
     def _write(self, job: Job) -> None:
         manifest, folder = job.manifest, self._directory.folder(job.manifest.serial)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / worker_name(job.rank), [pack(job.worker)])
+        own, packed = worker_name(job.rank), [pack(job.worker)]
         if job.shared is None:
+            write_atomic(folder / own, packed)  # worker 0 goes on when it sees the name
             return
-        files = write_files(folder, job.shared)
+        files = write_files(folder, {own: self._image.fill(Content(packed)), **job.shared})
         self._await_workers(folder, manifest.num_workers)
         for name in map(worker_name, range(manifest.num_workers)):
-            files[name] = checksum_of(folder / name)
+            if name != own:
+                files[name] = checksum_of(folder / name)
         sync_directory(self._directory.path)
-        replace(manifest, files=dict(sorted(files.items()))).write(folder)
+        replace(manifest, files=dict(sorted(files.items()))).write(folder)  # which syncs the folder
         try:
             self._directory.retain(self._keep, manifest.serial, manifest.network)
         except (MXNetError, OSError) as error:  # this checkpoint is written all the same

@@ -39,9 +39,9 @@ def check(folder: Path, seed: int, found: dict[str, list[int]]) -> None:
         assert found[name] == [len(expected), zlib.crc32(expected)]
 
 
-@pytest.mark.parametrize("direct_from", [1, 1 << 20, 1 << 30])
-def test_files_have_what_was_given(folder: Path, monkeypatch: pytest.MonkeyPatch, direct_from: int) -> None:
-    monkeypatch.setattr(files, "_DIRECT_FROM", direct_from)
+@pytest.mark.parametrize("direct", [files._DIRECT, 0])
+def test_files_have_what_was_given(folder: Path, monkeypatch: pytest.MonkeyPatch, direct: int) -> None:
+    monkeypatch.setattr(files, "_DIRECT", direct)
     images = Images()
     images.prepare([2 << 20, 10])
     for seed in (0, 1):  # in the same memory, and over the same files
