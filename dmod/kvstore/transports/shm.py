@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -172,9 +173,16 @@ class ShmEndpoint(ZmqEndpoint):
         self._stale = True
 
     def _poll(self, wait_ms: int | None) -> list[tuple[Any, int]]:
-        events: list[tuple[Any, int]] = self._poller.poll(0) if self._stale else []
-        self._stale = bool(events)
-        return events + self._resolved(self._files.poll(0 if events else wait_ms))
+        end = None if wait_ms is None else time.monotonic() + wait_ms / 1000
+        while True:
+            events: list[tuple[Any, int]] = self._poller.poll(0) if self._stale else []
+            self._stale = bool(events)
+            files = self._files.poll(0 if events else wait_ms)
+            events += self._resolved(files)
+            if events or not files or wait_ms == 0:
+                return events
+            # A descriptor spoke of ZeroMQ's own affairs, such as a new connection: nobody has sent a message.
+            wait_ms = None if end is None else max(0, round(1000 * (end - time.monotonic())))
 
     def _resolved(self, files: list[tuple[int, int]]) -> list[tuple[Any, int]]:
         """Events of file descriptors, with ZeroMQ's sockets for those that belong to them."""
