@@ -9,9 +9,11 @@ import importlib
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from dmod.base import ClusterError, InvalidArgument
@@ -25,6 +27,8 @@ OBJECT_STORE_BYTES = 100 << 20
 WAIT_S = 60.0
 """How long a job waits for its share of a cluster that others use too, or that grows."""
 _ANSWER_S = 10.0
+_TOKEN = Path("~/.ray/auth_token").expanduser()
+_TOKEN_HINT = ". If the cluster asks for a token: it is in ~/.ray/auth_token of its head"
 _LEFT_OUT = [".git", ".venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache"]
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -98,6 +102,8 @@ def cluster(
     ClusterError
         There is none at the address.
     """
+    if address != "local":
+        _show_token()
     ray = load_ray()
     if ray.is_initialized():
         if address not in (None, "auto"):
@@ -125,11 +131,26 @@ def cluster(
             ray.init(address=address, runtime_env={"working_dir": ".", "excludes": _LEFT_OUT}, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ClusterError(f"Ray, at address {address!r}: {reason}") from None
+        hint = "" if address == "local" else _TOKEN_HINT
+        raise ClusterError(f"Ray, at address {address!r}: {reason.rstrip('.')}{hint}") from None
     try:
         yield ray, address == "local"
     finally:
         ray.shutdown()
+
+
+def _show_token() -> None:
+    """Let Ray show its token to a cluster, which asks for it if its head has one.
+
+    By itself Ray does so for the address 'auto' only. A cluster that asks for none does not mind.
+    """
+    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if "RAY_AUTH_MODE" in os.environ or not (has_token or _TOKEN.is_file()):
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules:  # which has read its variables already
+        with suppress(ImportError, AttributeError):  # of a version without tokens
+            importlib.import_module("ray._raylet").Config.initialize("")
 
 
 def _check_that_somebody_listens(address: str) -> None:
