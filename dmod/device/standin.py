@@ -183,7 +183,7 @@ class StandInBackend(Backend):
     watch : callable, optional
         Who watches its streams; without, it has none.
     copy_bytes_per_s : float, optional
-        How fast it copies ahead; default: as fast as it can.
+        How fast it copies from the host; default: as fast as it can.
     """
 
     copies_ahead = True
@@ -226,7 +226,7 @@ class StandInBackend(Backend):
 
     def copy_in(self, target: StandInArray, source: np.ndarray) -> None:
         self.synchronize()
-        np.copyto(target._array, source, casting="unsafe")
+        _copy_slowly(target._array, source, self._speed)
 
     def copy_out(self, target: np.ndarray, source: StandInArray) -> None:
         self.synchronize()
@@ -271,9 +271,9 @@ def _run_all(steps: Sequence[Callable[[], None]]) -> None:
 
 
 def _copy_slowly(target: np.ndarray, source: np.ndarray, bytes_per_s: float | None) -> None:
-    np.copyto(target, source)
+    np.copyto(target, source, casting="unsafe")
     if bytes_per_s is not None:
-        time.sleep(source.nbytes / bytes_per_s)
+        time.sleep(target.nbytes / bytes_per_s)
 
 
 @contextmanager
