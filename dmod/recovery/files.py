@@ -26,7 +26,9 @@ _PART = 8 << 20
 
 
 def write_files(folder: Path, images: Mapping[str, Image]) -> dict[str, list[int]]:
-    """Write files of a folder, and sync them to disk; their names come to it when the folder is synced.
+    """Write files of a folder, and sync them and the folder's own name to disk.
+
+    Their names come to it when the folder is synced, as after the manifest.
 
     The checksums are of what was meant to be written: what a disk makes of it, reading will show.
 
@@ -54,7 +56,9 @@ def write_files(folder: Path, images: Mapping[str, Image]) -> dict[str, list[int
             stack.callback(os.close, handle)
             handles.append(handle)
             found[name] = [image.nbytes, crc]
-        _sync(handles)
+        parent = os.open(folder.parent, os.O_RDONLY)
+        stack.callback(os.close, parent)
+        _sync([*handles, parent])
     return found
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dmod.atomic_file import sync_directory, write_atomic
+from dmod.atomic_file import write_atomic
 from dmod.base import MXNetError
 from dmod.log import logger
 from dmod.recovery.directory import CheckpointDirectory
@@ -132,7 +132,6 @@ class Writer:
         for name in map(worker_name, range(manifest.num_workers)):
             if name != own:
                 files[name] = checksum_of(folder / name)
-        sync_directory(self._directory.path)
         replace(manifest, files=dict(sorted(files.items()))).write(folder)  # which syncs the folder
         try:
             self._directory.retain(self._keep, manifest.serial, manifest.network)
