@@ -14,23 +14,21 @@ from typing import Any
 import numpy as np
 
 from dmod.base import InvalidArgument, UnknownKeyError
-from dmod.kvstore.actions import SCHEDULER, Action, Done, Outgoing, Payload, Peer, Send, server_peer
+from dmod.kvstore.actions import SCHEDULER, Outgoing, Payload
 from dmod.kvstore.compression import Compressor
 from dmod.kvstore.exchange import Entry, Exchange, SharedMemory, Unit, plan_units
-from dmod.kvstore.express import Express, RepeatedCall
+from dmod.kvstore.express import ExpressOperations, RepeatedCall
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import (
-    Again,
     Barrier,
     EndEpoch,
     Key,
     Message,
     PieceRef,
     PullRows,
-    Same,
     SetOptimizer,
 )
-from dmod.kvstore.operations import Operations, Started, earlier
+from dmod.kvstore.operations import Started
 from dmod.kvstore.outstanding import Build, ClientPiece, Operation, Request
 from dmod.kvstore.parts import (
     ClientKey,
@@ -55,7 +53,7 @@ MAX_CALLS = 1024
 """The same for calls with the same arrays."""
 
 
-class ClientState(Operations):
+class ClientState(ExpressOperations):
     """One worker: its membership (`member`) and its operations on the servers.
 
     A method that begins an operation returns ``(number, actions)``; in the actions, then or of a later
@@ -85,7 +83,6 @@ class ClientState(Operations):
         self._keys: dict[Key, ClientKey] = {}
         self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
         self._calls: dict[tuple[int, Key], RepeatedCall] = {}
-        self._under_way: Express | None = None
         self._standing = self._pushes = 0
         self._shared: dict[int, SharedMemory] = {}
         self._barriers: dict[str, int] = {}
@@ -440,86 +437,6 @@ class ClientState(Operations):
         call = RepeatedCall(what, entries, checked, units, repeats, self._pushes, exchange, shared)
         self._calls[name] = call
         return call
-
-    # -- express
-
-    def _express(self, call: RepeatedCall | None, now: float) -> Started | None:
-        """Begin a call that is known on all its servers, if nothing else goes on."""
-        if (
-            call is None
-            or self._operations
-            or self._backlog
-            or self._under_way is not None
-            or self._ended_by is not None
-        ):
-            return None
-        if not self.ready or self._leaving is not None or self.error is not None or not call.ready():
-            return None
-        self._last_operation += 1
-        self._under_way = under_way = Express(self._last_operation, call, now)
-        actions: list[Action] = []
-        for unit, repeat in call.standing:
-            for piece in unit.pieces:
-                piece.round += 1
-            number, round = self._outstanding.next_number(), unit.pieces[0].round
-            again = Again(number, repeat.number, self.epoch, round)
-            under_way.waiting[number] = (unit, repeat, again)
-            actions.append(Send(server_peer(unit.server), again, repeat.staged))
-            self._rounds = max(self._rounds, round)
-        return self._last_operation, actions
-
-    def _adopt(self) -> None:
-        """Go on with the call that is under way as with any other."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is None:
-            return
-        call = under_way.call
-        operation = self._operations[under_way.number] = Operation(under_way.number, call.what)
-        for number, (unit, repeat, again) in under_way.waiting.items():
-            build, take = call.exchange.request(unit, repeat)
-            in_full = partial(call.exchange.again_in_full, unit, repeat)
-            request = Request(operation, server_peer(unit.server), build, take, unit.pieces, in_full=in_full)
-            self._outstanding.adopt(request, number, again, under_way.sent)
-
-    def on_message(
-        self, peer: Peer, message: Message, payloads: Sequence[Payload], now: float
-    ) -> list[Action]:
-        """See `Operations.on_message`."""
-        under_way = self._under_way
-        if under_way is not None:
-            if type(message) is Same and under_way.take(message):
-                if under_way.waiting:
-                    return []
-                self._under_way = None
-                return [Done(under_way.number)]
-            self._adopt()
-        return super().on_message(peer, message, payloads, now)
-
-    def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
-        """See `Operations.on_disconnect`."""
-        self._adopt()
-        return super().on_disconnect(peer, now)
-
-    def on_timer(self, now: float) -> list[Action]:
-        """See `MemberState.on_timer`."""
-        self._adopt()
-        return super().on_timer(now)
-
-    def next_timer(self) -> float | None:
-        """See `MemberState.next_timer`."""
-        timer = super().next_timer()
-        if self._under_way is None:
-            return timer
-        return earlier(timer, self._under_way.sent + self._outstanding.check_s)
-
-    def leave(self, error: str, now: float) -> Started:
-        """See `Operations.leave`."""
-        self._adopt()
-        return super().leave(error, now)
-
-    def _begin(self, operation: Operation, now: float) -> Started:
-        self._adopt()
-        return super()._begin(operation, now)
 
     def _checked(
         self,

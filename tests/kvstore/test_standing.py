@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dmod.base import DeadlineError, EpochEnded, ProtocolError
+from dmod.kvstore import server_state
 from dmod.kvstore.actions import SCHEDULER, Done
 from dmod.kvstore.client_state import ClientState
 from dmod.kvstore.messages import (
@@ -79,7 +80,7 @@ def test_repeated_calls_give_the_same_bits_whatever_comes_between(
         seen["adopted"] += client._under_way is not None
         adopt(client)
 
-    monkeypatch.setitem(ServerState._push.__globals__["_HANDLERS"], Again, counting_again)
+    monkeypatch.setitem(server_state._HANDLERS, Again, counting_again)
     monkeypatch.setattr(ClientState, "_adopt", counting_adopt)
 
     def program(worker: Worker) -> Any:
