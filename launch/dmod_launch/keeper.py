@@ -39,7 +39,8 @@ def _start(command: list[str], lifeline: int) -> int:
         if os.getppid() == keeper:  # else it was killed before the line above
             os.execvp(command[0], command)
     except OSError as error:
-        os.write(2, f"dmod-launch: cannot run {command[0]}: {error.strerror}\n".encode())
+        hint = f"; did you mean: python {command[0]}" if command[0].endswith(".py") else ""
+        os.write(2, f"dmod-launch: cannot run {command[0]}: {error.strerror}{hint}\n".encode())
     finally:
         os._exit(127)
 

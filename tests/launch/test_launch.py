@@ -118,9 +118,10 @@ def test_misuse_says_what_to_do(tmp_path: Path, options: str, message: str) -> N
 
 
 def test_a_command_that_cannot_be_run_is_named(tmp_path: Path) -> None:
-    with Launcher(tmp_path, "-n 1 -s 1 --timeout 0.5 -- /no/such/program") as launcher:
+    with Launcher(tmp_path, "-n 1 -s 1 --timeout 0.5 -- train.py") as launcher:
         assert launcher.wait(20) == 127
-        assert "[worker 0] dmod-launch: cannot run /no/such/program: No such file" in launcher.output
+        said = "cannot run train.py: No such file or directory; did you mean: python train.py"
+        assert f"[worker 0] dmod-launch: {said}" in launcher.output
 
 
 @pytest.mark.parametrize("stubborn", ["", "stubborn"])
