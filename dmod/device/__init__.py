@@ -14,6 +14,7 @@ from dmod.context import Context, set_gpu_finder
 from dmod.device.base import Backend
 from dmod.device.cpu import CpuBackend
 from dmod.device.gpu import find_gpus
+from dmod.device.pinned import PinnedMemory
 
 __all__ = [
     "HOST",
@@ -22,6 +23,7 @@ __all__ = [
     "backend_of",
     "copy",
     "module_of",
+    "pinned_memory",
     "set_gpus",
     "synchronize",
     "to_host",
@@ -31,13 +33,24 @@ HOST = CpuBackend()
 """The CPU."""
 _gpus: list[Backend] | None = None
 _why_none = ""
+_pinned: PinnedMemory | None = None
 
 
 def set_gpus(gpus: list[Backend] | None) -> list[Backend] | None:
     """Replace the GPUs, such as by stand-ins; None looks for real ones again. Returns the old ones."""
-    global _gpus
+    global _gpus, _pinned
     before, _gpus = _gpus, gpus
+    _pinned = None
     return before
+
+
+def pinned_memory() -> PinnedMemory | None:
+    """Host memory that the GPUs in use read by themselves; None where none is in use that can copy ahead."""
+    global _pinned
+    if _pinned is None:
+        gpu = next((gpu for gpu in _gpus or () if gpu.used and gpu.copies_ahead), None)
+        _pinned = PinnedMemory(gpu.pinned) if gpu is not None else None
+    return _pinned
 
 
 def _find() -> list[Backend]:

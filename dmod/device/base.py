@@ -43,11 +43,14 @@ class Backend(ABC):
         Whether its arrays are numpy arrays.
     copies_ahead : bool
         Whether it can copy from the host while it computes: `pinned`, `mark`, `copy_in_ahead`, `wait_for`.
+    used : bool
+        Whether it has given any memory.
     """
 
     name: str
     is_host: bool = False
     copies_ahead: bool = False
+    used: bool = False
 
     @property
     @abstractmethod

@@ -69,6 +69,7 @@ class CupyBackend(Backend):
         return scope
 
     def raw(self, nbytes: int) -> Any:
+        self.used = True
         with self.activate():
             return self._cupy.empty(nbytes, self._cupy.uint8)  # the pool gives blocks of 512 bytes
 

@@ -219,6 +219,7 @@ class StandInBackend(Backend):
             self._computes.settle()
 
     def raw(self, nbytes: int) -> StandInArray:
+        self.used = True
         return StandInArray(self._cpu.raw(nbytes), self.device)
 
     def owns(self, array: Any) -> bool:

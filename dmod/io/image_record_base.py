@@ -77,8 +77,9 @@ class ImageRecordBase(DataIter):
     def _make_buffers(self, label_width: int) -> None:
         """Once the width of labels is known."""
         p = self._p
-        # Those in the pipeline, the one being trained on, and the one after it.
-        most = self._depth + 2
+        # Those in the pipeline, the one being trained on, and the one after it; and two from which a GPU may
+        # still copy.
+        most = self._depth + 4
         self._data = Buffers((p.batch_size, *p.data_shape), self.dtype, most)
         self._label = Buffers((p.batch_size, label_width), np.dtype(np.float32), most)
 

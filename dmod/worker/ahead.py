@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dmod.device import pinned_memory
 from dmod.device.base import Backend, Event
 from dmod.executor.executor import Executor
 from dmod.ndarray import NDArray
@@ -36,8 +37,10 @@ class InputSet:
         0 or 1.
     pinned : dict
         Host memory by input and device.
+    sources : list
+        What else devices read: pinned arrays of a batch itself.
     copied : list of Event
-        When each device will have read it.
+        When each device will have read all that.
     """
 
     turn: int
@@ -45,6 +48,7 @@ class InputSet:
     data: list[Target]
     labels: list[Target]
     pinned: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    sources: list[np.ndarray] = field(default_factory=list)
     copied: list[Event] = field(default_factory=list)
 
 
@@ -159,13 +163,17 @@ class Ahead:
                 jobs.append((name, device, array, piece))
         for event in inputs.copied:  # long since: that batch is computed
             event.synchronize()
+        inputs.sources = []
         after = turns.begun or [memory.mark() for memory in turns.backends]
         events = list(after)
         for name, device, array, piece in jobs:
-            memory = turns.backends[device]
-            pinned = _pinned(inputs, name, device, array, memory)
-            np.copyto(pinned, piece, casting="unsafe")
-            events[device] = memory.copy_in_ahead(array._data, pinned, after[device])
+            memory, read = turns.backends[device], piece
+            if _is_pinned(piece) and piece.dtype == array.dtype:
+                inputs.sources.append(piece)
+            else:
+                read = _pinned(inputs, name, device, array, memory)
+                np.copyto(read, piece, casting="unsafe")
+            events[device] = memory.copy_in_ahead(array._data, read, after[device])
         inputs.copied = events
         turns.staged = Staged(inputs, sources, bool(labels), events)
         return True
@@ -179,6 +187,11 @@ def host_array(source: Any) -> np.ndarray | None:
     """The memory of a batch's array if that is dense and on the host, else None."""
     memory = source._data if type(source) is NDArray else source
     return memory if isinstance(memory, np.ndarray) else None
+
+
+def _is_pinned(piece: np.ndarray) -> bool:
+    memory = pinned_memory()
+    return memory is not None and memory.holds(piece)
 
 
 def _pinned(inputs: InputSet, name: str, device: int, array: NDArray, memory: Backend) -> np.ndarray:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import dmod as mx
-from dmod.device import set_gpus
+from dmod.device import pinned_memory, set_gpus
 from dmod.device.standin import StandInBackend, stand_in_gpus
+from dmod.io.buffers import Buffers
 from tests.recovery.program import Stopped, manager, stop_after
 
 RNG = np.random.RandomState(0)
@@ -444,3 +445,46 @@ def test_a_training_resumes_with_the_same_bits(tmp_path, monkeypatch, order):
 def streams_end() -> Iterator[None]:
     yield
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpu(")]
+
+
+def test_batches_of_files_are_copied_once_from_pinned_memory(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv"
+    path.write_text("".join(",".join(f"{x:.5f}" for x in row) + "\n" for row in DATA))
+    from_batches: list[bool] = []
+
+    class Noting(Recording):
+        def copy_in_ahead(self, target: Any, source: Any, after: Any) -> Any:
+            memory = pinned_memory()
+            from_batches.append(memory is not None and memory.holds(source))
+            return super().copy_in_ahead(target, source, after)
+
+    def run(on: str) -> Any:
+        monkeypatch.setenv("DMOD_COPY_AHEAD", on)
+        before = set_gpus([Noting()])
+        try:
+            train = mx.io.CSVIter(data_csv=str(path), data_shape=(6,), batch_size=8)
+            mod = mx.mod.Module(net(), context=mx.gpu(0))
+            return fitted(train, mod=mod)
+        finally:
+            set_gpus(before)
+
+    same(run("0"), run("1"))
+    assert from_batches == [True, False] * (EPOCHS * (BATCHES - 1))  # labels are zeros, made elsewhere
+
+
+def test_pinned_buffers_are_used_again_once_nobody_holds_them():
+    with stand_in_gpus(1):
+        buffers = Buffers((3, 5), np.dtype("float32"), 2)
+        assert buffers.take() is buffers.take() and pinned_memory() is None
+        mx.nd.zeros((1,), ctx=mx.gpu(0))  # from now on it is in use
+        first = buffers.take()
+        memory = pinned_memory()
+        view, address = first[1:].reshape(-1), first.ctypes.data
+        assert memory is not None and memory.holds(view) and not memory.holds(np.zeros(3))
+        del first
+        assert buffers.take().ctypes.data != address
+        del view
+        assert buffers.take().ctypes.data == address
+        del buffers
+        assert not memory._ends
+    assert pinned_memory() is None
