@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -104,6 +105,7 @@ class KVStore(KVStoreBase):
         self._key_type: type | None = None
         self._checked_keys: dict[Key, Key] = {}
         self._number_buffers: set[str] = set()
+        self._users: Counter[str] = Counter()
 
     # ---- what it is
 
@@ -271,6 +273,11 @@ class KVStore(KVStoreBase):
         )
 
     # ---- flat buffers
+
+    def next_user(self, kind: str) -> int:
+        """A number, from 0, for another user of this store: names are made of it, alike on all workers."""
+        self._users[kind] += 1
+        return self._users[kind] - 1
 
     def num_slots(self, n_local: int) -> int:
         """How many devices all workers have together, when each has `n_local`."""

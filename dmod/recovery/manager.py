@@ -231,9 +231,7 @@ class CheckpointManager:
         store = self._store
         if store is None or store.num_workers == 1:
             return
-        number = store.__dict__.setdefault("_checkpoint_managers", 0)
-        store.__dict__["_checkpoint_managers"] = number + 1
-        self._votes = f"checkpoint{number}"
+        self._votes = f"checkpoint{store.next_user('checkpoint')}"
         store.init_flat(self._votes, self._layout, [np.zeros(self._layout.size)], mode="sum")
 
     def _agree(self) -> dict[str, Any] | None:

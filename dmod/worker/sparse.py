@@ -100,8 +100,7 @@ class SparseUpdate:
         self._shared: list[_SharedRows] = []
         if store is None:
             return
-        number = store.__dict__.setdefault("_sparse_users", 0)  # several modules may share a store
-        store.__dict__["_sparse_users"] = number + 1
+        number = store.next_user("sparse")  # several modules may share a store
         for _, name, shape, dtype in params.sparse:
             key = f"sparse{number}:{name}"
             shared = _SharedRows(store, key, shape, dtype, len(params.contexts), digest)

@@ -151,8 +151,7 @@ class _WithStore:
 
     def __init__(self, store: KVStore, params: ParameterSet, digest: str, mode: str):
         self.store, self.params = store, params
-        number = store.__dict__.setdefault("_flat_users", 0)  # several modules may share a store
-        store.__dict__["_flat_users"] = number + 1
+        number = store.next_user("module")  # several modules may share a store
         self._names = _names(f"module{number}", params.groups)
         self._aux_names = _names(f"module{number}:aux", params.aux_groups)
         for name, group in zip(self._names, params.groups, strict=True):
