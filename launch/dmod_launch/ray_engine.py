@@ -9,7 +9,6 @@ import importlib
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -102,8 +101,6 @@ def cluster(
     ClusterError
         There is none at the address.
     """
-    if address != "local":
-        _show_token()
     ray = load_ray()
     if ray.is_initialized():
         if address not in (None, "auto"):
@@ -115,6 +112,9 @@ def cluster(
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_that_somebody_listens(address)
+    # To a cluster that asks for no token, none must be shown, unless this process has no part in it.
+    if address.startswith("ray://") or (":" in address and _asks_for_token(address)):
+        _show_token()
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         options |= {
@@ -139,18 +139,29 @@ def cluster(
         ray.shutdown()
 
 
-def _show_token() -> None:
-    """Let Ray show its token to a cluster, which asks for it if its head has one.
+def _asks_for_token(address: str) -> bool:
+    """Whether a cluster refuses whoever shows no token; Ray itself finds out in 20 s, and then gives up."""
+    try:
+        grpc: Any = importlib.import_module("grpc")
+    except ImportError:
+        return False
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+        try:
+            ask(b"", timeout=_ANSWER_S)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
-    By itself Ray does so for the address 'auto' only. A cluster that asks for none does not mind.
-    """
+
+def _show_token() -> None:
+    """Let Ray show a token, if there is one; by itself it does so for the address 'auto' only."""
     has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if "RAY_AUTH_MODE" in os.environ or not (has_token or _TOKEN.is_file()):
         return
     os.environ["RAY_AUTH_MODE"] = "token"
-    if "ray" in sys.modules:  # which has read its variables already
-        with suppress(ImportError, AttributeError):  # of a version without tokens
-            importlib.import_module("ray._raylet").Config.initialize("")
+    with suppress(ImportError, AttributeError):  # of a version without tokens
+        importlib.import_module("ray._raylet").Config.initialize("")  # it has read its variables already
 
 
 def _check_that_somebody_listens(address: str) -> None:
