@@ -1,4 +1,4 @@
-"""Time for one push and pull of everything: dmod's transports beside MXNet's dist_sync and torch's gloo.
+"""Time for one push and pull of everything: dmod's transports beside MXNet, gloo and Ray actors.
 
     python benchmarks/kvstore.py [--workers 2] [--servers 1] [--rounds 7] [--json FILE]
 
@@ -7,8 +7,8 @@ as a sum, and with SGD momentum on the servers. All systems of a table run at th
 turns; figures are medians over the rounds, minima beside them. At the end stands the memory that the
 largest server takes: when it has served 4 bytes, so that all code is loaded; after the workloads; and what
 it may take then, which is room for values, states, and 1.2 times the gradients that its transport holds.
-Without MXNet (`make oracle`, or ``DMOD_ORACLE``) and torch (`make peers`, or ``DMOD_PEERS``) only dmod is
-measured. gloo only sums.
+MXNet's dist_sync (`make oracle`, or ``DMOD_ORACLE``), torch's gloo (`make peers`, or ``DMOD_PEERS``), which
+only sums, and a parameter server of Ray actors take part where they are installed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ import math
 import os
 import statistics
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.jobs import Job, gloo_job, parameter_server_job
+from benchmarks.jobs import Job, environment, gloo_job, parameter_server_job
 from benchmarks.kvstore_shapes import WORKLOADS
 from benchmarks.oracle import find_oracle, find_peers
 
 WORKER = str(Path(__file__).with_name("kvstore_worker.py"))
+RAY_DRIVER = str(Path(__file__).with_name("kvstore_ray.py"))
 BURST_S = 0.4
 """About so long one system measures before it is another's turn."""
 MOST_ROUNDS = 50
@@ -65,6 +67,10 @@ def systems(args: argparse.Namespace, optimizer: str) -> list[Job]:
     if (peers := find_peers()) is not None and optimizer == "sum" and not args.only_dmod:
         program = [WORKER, "gloo", optimizer, str(args.divide)]
         jobs.append(gloo_job("torch gloo", str(peers), program, args.workers, args.threads))
+    if find_spec("ray") is not None and not args.only_dmod:
+        counts = [str(args.divide), str(args.workers), str(args.servers)]
+        command = [sys.executable, RAY_DRIVER, optimizer, *counts]
+        jobs.append(Job("Ray actors", [], [(command, environment(args.threads))]))
     return jobs
 
 
