@@ -61,7 +61,7 @@ def test_a_worker_that_is_killed(directory: Path, undisturbed: str) -> None:
 
 def test_kills_at_random(tmp_path: Path, undisturbed: str) -> None:
     done = launch(
-        *("--max-restarts", "2", "--chaos", "1.6", "--chaos-seed", "4"),
+        *("--max-restarts", "2", "--chaos", "1", "--chaos-seed", "4"),
         *("--", sys.executable, PROGRAM, str(tmp_path)),
     )
     assert done.returncode == 0, done.stdout
