@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ class Fetcher:
 
     def __init__(self, iterator: Any):
         self.iterator = resumable(iterator)
+        self._start()
+        self.state = self.iterator.state_dict()
+
+    def _start(self) -> None:
+        self.pid = os.getpid()
         self.orders: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: the next batch; False: end
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.thread = threading.Thread(
@@ -30,7 +36,14 @@ class Fetcher:
         )
         self.thread.start()
         self.is_ahead = False  # the first order waits until it is known that no state is to be loaded
-        self.state = self.iterator.state_dict()
+
+    def _forget_parent(self) -> None:
+        """In a forked process: it has none of its parent's threads, so nobody answers what was ordered."""
+        if self.pid != os.getpid():
+            was_ahead = self.is_ahead
+            self._start()
+            if was_ahead:
+                self.iterator.load_state_dict(self.state)
 
     def _order(self) -> None:
         self.state = self.iterator.state_dict()
@@ -45,6 +58,7 @@ class Fetcher:
 
     def take(self) -> Any:
         """The next item, or what its making raised; the one after it is ordered."""
+        self._forget_parent()
         if not self.is_ahead:
             self._order()
         answer = self.answers.get()
@@ -56,6 +70,7 @@ class Fetcher:
 
     def peek(self) -> Any:
         """What `take` gives next; nothing is ordered but that."""
+        self._forget_parent()
         if not self.is_ahead:
             self._order()
         self.wait()
@@ -69,12 +84,14 @@ class Fetcher:
         Its first batch is not ordered yet: who goes on with the iterator itself, as after a fit, finds all
         batches.
         """
+        self._forget_parent()
         self._drop()
         self.iterator.reset()
         self.state = self.iterator.state_dict()
 
     def load_state(self, state: dict[str, Any], is_ahead: bool) -> None:
         """Go where `state` was taken; the batch that is ready is thrown away."""
+        self._forget_parent()
         self._drop()
         self.iterator.load_state_dict(state)
         self.state = state
@@ -83,6 +100,7 @@ class Fetcher:
 
     def wait(self) -> None:
         """Until the open order is answered."""
+        self._forget_parent()
         if self.is_ahead:
             self.answers.put(self.answers.get())
 

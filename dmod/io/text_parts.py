@@ -46,8 +46,11 @@ class Chunk:
 
     def error(self, position: int, message: str) -> FormatError:
         """An error about what stands at `position` of `text`; it names the line."""
-        with open(self.path, "rb") as file:
-            lines = _count_lines(file.read(self.offset + position))
+        try:
+            with open(self.path, "rb") as file:
+                lines = _count_lines(file.read(self.offset + position))
+        except OSError:  # it is gone by now
+            return FormatError(f"{self.path}, byte {self.offset + position}: {message}")
         return FormatError(f"{self.path}, line {lines + 1}: {message}")
 
 

@@ -5,6 +5,7 @@ What comes out, errors too, is what one thread would find.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,7 @@ class Pieces:
     def __init__(self) -> None:
         self._count = usable_cpus()
         self._threads: ThreadPoolExecutor | None = None
+        self._pid = 0
 
     def of(self, chunk: Chunk, source: Any, count_byte: Callable[..., int]) -> list[Piece]:
         """The pieces of a chunk: as many as there are CPUs, if it is large enough.
@@ -80,7 +82,8 @@ class Pieces:
         if len(pieces) == 1:
             results = [_parsed(pieces[0], parsers[0])]
         else:
-            if self._threads is None:
+            if self._threads is None or self._pid != os.getpid():  # a forked process has no threads
+                self._pid = os.getpid()
                 self._threads = ThreadPoolExecutor(self._count - 1, thread_name_prefix="dmod-parse")
             others = [
                 self._threads.submit(_parsed, piece, parser)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import struct
 from collections.abc import Iterator
 from decimal import Decimal, localcontext
@@ -15,7 +17,7 @@ import pytest
 
 from dmod import io
 from dmod.base import FormatError
-from dmod.io import text_pieces
+from dmod.io import text_parts, text_pieces
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +129,38 @@ def test_a_batch_that_is_kept_stays_as_it_is() -> None:
         kept += [batch.data[0] for batch in iterator]
         iterator.reset()
     assert all((data.asnumpy()[:, 0] == np.arange(100) + i % 3 * 100).all() for i, data in enumerate(kept))
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_forked_process_reads_on(began: bool) -> None:
+    Path("x.csv").write_text("".join(f"{i},{i}\n" for i in range(300)))
+    iterator = io.CSVIter(data_csv="x.csv", data_shape=(2,), batch_size=100)
+    if began:
+        next(iterator)
+    child = os.fork()
+    if child == 0:  # what is found, as the exit status; the alarm ends it if it hangs
+        signal.alarm(20)
+        right = False
+        try:
+            first = [int(batch.data[0].asnumpy()[0, 0]) for batch in iterator]
+            iterator.reset()
+            right = first == [0, 100, 200][began:] and len(list(iterator)) == 3
+        finally:
+            os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(iterator)) == 3 - began
+
+
+def test_a_file_that_is_gone_is_named_with_the_bad_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("x.csv").write_text("1,2\nx,2\n")
+    iterator = io.CSVIter(data_csv="x.csv", data_shape=(2,), batch_size=1)
+    read = text_parts.TextPart.read
+
+    def read_and_remove(self: Any, position: int) -> Any:
+        chunk = read(self, position)
+        Path("x.csv").unlink()
+        return chunk
+
+    monkeypatch.setattr(text_parts.TextPart, "read", read_and_remove)
+    with pytest.raises(FormatError, match=r"x\.csv, byte 4: 'x' is no number"):
+        iterator.next()
