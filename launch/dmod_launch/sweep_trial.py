@@ -49,6 +49,44 @@ class TrialSettings:
     threads: int
 
 
+class _Talk:
+    """Between the training of one start of a trial and Tune; what a training says late, nobody hears."""
+
+    def __init__(self) -> None:
+        self._said: queue.Queue[Report | BaseException | None] = queue.Queue()
+        self._go_on = threading.Semaphore(0)
+        self._is_waited_for = False
+
+    def hear(self, report: Report) -> None:
+        """Pass a report on; the worker waits for as long as this takes."""
+        self._said.put(report)
+        self._go_on.acquire()
+
+    def over(self, error: BaseException | None = None) -> None:
+        """The training has ended."""
+        self._said.put(error)
+
+    def next(self) -> Report | BaseException | None:
+        """Let the worker go on, and wait for its next report, or its end."""
+        if self._is_waited_for:
+            self._go_on.release()
+        said = self._said.get()
+        self._is_waited_for = isinstance(said, Report)
+        return said
+
+    def end(self) -> None:
+        """Wait for nothing any more."""
+        self._go_on.release()
+
+
+def _run(job: FunctionJob, talk: _Talk) -> None:
+    try:
+        job.run(max_restarts=0)  # Tune starts it again, in another place if need be
+        talk.over()
+    except BaseException as error:
+        talk.over(error)
+
+
 class TrialMixin:
     """The methods that Ray's `tune.Trainable` calls; see there when."""
 
@@ -64,9 +102,7 @@ class TrialMixin:
         self._job: FunctionJob | None = None
         self._thread: threading.Thread | None = None
         self._log: BinaryIO | None = None
-        self._said: queue.Queue[Report | BaseException | None] = queue.Queue()
-        self._go_on = threading.Semaphore(0)
-        self._is_waited_for = False
+        self._talk = _Talk()
         self._epoch = -1  # the last one that Tune has heard of
         self._checkpoint: int | None = None
 
@@ -81,15 +117,11 @@ class TrialMixin:
         if self._job is None:
             self._begin()
         while True:
-            if self._is_waited_for:
-                self._is_waited_for = False
-                self._go_on.release()
-            said = self._said.get()
+            said = self._talk.next()
             if said is None:
                 return {"__duplicate__": True, "done": True}
             if isinstance(said, BaseException):
                 raise said
-            self._is_waited_for = True
             self._checkpoint = said.checkpoint
             epoch = self._epoch + 1 if said.epoch is None else said.epoch
             if epoch > self._epoch:  # else Tune has heard of it, before the trial was cut short
@@ -97,7 +129,7 @@ class TrialMixin:
                 return {**said.metrics, "epoch": epoch}
 
     def _begin(self) -> None:
-        settings = self._settings
+        settings, talk = self._settings, self._talk
         options, ray = settings.options, importlib.import_module("ray")
         is_alone = settings.num_workers == 1 and settings.num_servers == 0
         if not is_alone:
@@ -111,26 +143,14 @@ class TrialMixin:
             settings.num_servers,
             self._directory,
             2,
-            self._hear,
+            talk.hear,
             waits=True,
             extra={"DMOD_NUM_THREADS": str(settings.threads), "OMP_NUM_THREADS": str(settings.threads)},
             log=self._log,
             here=is_alone,
         )
-        self._thread = threading.Thread(target=self._run, args=(self._job,), name="job of the trial")
+        self._thread = threading.Thread(target=_run, args=(self._job, talk), name="job of the trial")
         self._thread.start()
-
-    def _run(self, job: FunctionJob) -> None:
-        try:
-            job.run(max_restarts=0)  # Tune starts it again, in another place if need be
-            self._said.put(None)
-        except BaseException as error:
-            self._said.put(error)
-
-    def _hear(self, report: Report) -> None:
-        """The worker waits for as long as this takes."""
-        self._said.put(report)
-        self._go_on.acquire()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Give Tune the checkpoint of this moment, if the function takes any."""
@@ -154,12 +174,12 @@ class TrialMixin:
         job, thread = self._job, self._thread
         if job is not None and thread is not None:
             job.stop()
-            self._go_on.release()
+            self._talk.end()
             thread.join(_END_S)
             if thread.is_alive():
                 raise ClusterError(f"trial {self.trial_id}: its processes have not ended within {_END_S:g} s")
         self._job = self._thread = None
-        self._said, self._go_on, self._is_waited_for = queue.Queue(), threading.Semaphore(0), False
+        self._talk = _Talk()
         if self._log is not None:
             with contextlib.suppress(OSError):
                 self._log.close()

@@ -21,7 +21,10 @@ import dmod_launch
 from dmod.base import ClusterError
 from dmod.device.kernels import compiled_kernels
 from dmod_launch.cli import main
+from dmod_launch.function_job import shipped
+from dmod_launch.ray_job import RayOptions
 from dmod_launch.sweep_cli import main as sweep_main
+from dmod_launch.sweep_trial import TrialMixin, TrialSettings
 from tests.cluster.cluster import Process, environment, wait_until
 from tests.launch.ray_programs import digits, digits_of, recover
 
@@ -259,31 +262,33 @@ def test_asha_stops_half_of_the_trials_and_one_that_raises_disturbs_none(
     assert sum("this way leads up" in text for text in said) == 1, said
 
 
+class Trial(TrialMixin):
+    """What Tune's schedulers work with, in this process and without Tune."""
+
+    def __init__(self, name: str, config: dict[str, Any], settings: TrialSettings):
+        self.trial_id = name
+        self.setup(config, settings)
+
+
 def test_a_trial_goes_on_with_the_checkpoint_and_other_settings_of_a_better_one(
     cluster: Any, data: str, tmp_path: Path
 ) -> None:
-    from ray import tune
-    from ray.tune.schedulers import PopulationBasedTraining
-
-    found = dmod_launch.sweep(
-        digits,
-        {"lr": tune.grid_search([0.3, 0.0001]), "data": data, "epochs": 3},
-        scheduler=PopulationBasedTraining(
-            time_attr="training_iteration",
-            perturbation_interval=2,
-            hyperparam_mutations={"lr": [0.3, 0.5]},
-            quantile_fraction=0.5,
-            synch=True,  # all trials pause, and wait for each other
-        ),
-        storage_path=tmp_path,
-        name="population",
-        say=lambda text: None,
-    )
-    assert set(found.table["epochs_run"]) == {3} and not any(found.table["error"])
-    assert set(found.table["lr"]) <= {0.3, 0.5}
-    assert min(found.table["validation-accuracy"]) > 0.7  # 0.0001 alone comes to 0.02
-    logs = [path.read_text() for path in (tmp_path / "population" / "trials").glob("*/output.log")]
-    assert len(logs) == 2 and all("[worker 0] Resumed from" in text for text in logs)
+    settings = TrialSettings(shipped(digits, None), 1, 0, RayOptions(), tmp_path, 1)
+    config = {"data": data, "epochs": 3}
+    trials = [Trial(f"trial{lr}", {"lr": lr, **config}, settings) for lr in (0.3, 0.0001)]
+    better, worse = trials
+    try:
+        first = [trial.step() for trial in trials]
+        better.save_checkpoint(str(tmp_path / "given"))
+        assert worse.reset_config({"lr": 0.5, **config})
+        worse.load_checkpoint(str(tmp_path / "given"))
+        second = [trial.step() for trial in trials]
+    finally:
+        for trial in trials:
+            trial.cleanup()
+    assert [said["epoch"] for said in first + second] == [0, 0, 1, 1]
+    assert first[1]["validation-accuracy"] < 0.1 and second[1]["validation-accuracy"] > 0.7
+    assert "[worker 0] Resumed from" in (tmp_path / "trials" / worse.trial_id / "output.log").read_text()
 
 
 def test_a_trial_of_several_workers_pauses_and_resumes(cluster: Any, data: str, tmp_path: Path) -> None:
