@@ -34,6 +34,7 @@ class ImageRecordBase(DataIter):
 
     _known: Mapping[str, Parameter]
     peekable = True
+    reset_draws = False  # from the process's generators
 
     def __init__(self, **kwargs: Any):
         self._name = type(self).__name__

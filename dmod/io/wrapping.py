@@ -84,8 +84,8 @@ class ResizeIter(_OfBatches):
 
     @property
     def peekable(self) -> bool:  # type: ignore[override]  # a class's constant elsewhere
-        """Whether the iterator within is."""
-        return is_peekable(self.data_iter)
+        """Whether the iterator within is, and draws from no generator of the process where it is reset."""
+        return not getattr(self.data_iter, "reset_draws", True) and is_peekable(self.data_iter)
 
     def reset(self) -> None:
         """Begin the next epoch."""
@@ -281,6 +281,8 @@ class MXDataIter(_OfBatches):
     data_name, label_name : str
         What to call the reader's single input and label.
     """
+
+    reset_draws = False  # from the process's generators
 
     def __init__(
         self, handle: DataIter, data_name: str = "data", label_name: str = "softmax_label", **_: Any
