@@ -128,11 +128,9 @@ def test_a_command_that_cannot_be_run_is_named(tmp_path: Path) -> None:
 def test_ctrl_c_ends_all_within_5_s(tmp_path: Path, stubborn: str) -> None:
     with Launcher(tmp_path, "-n 2 -s 1", "family", tmp_path, *filter(None, [stubborn])) as launcher:
         family = pids(tmp_path, 4)
-        pressed = time.monotonic()
         os.kill(launcher.pid, signal.SIGINT)
         assert launcher.wait(5) == 130
         assert not any(is_running(pid) for pid in family)
-        assert time.monotonic() - pressed < 5
 
 
 def test_ctrl_c_shows_no_tracebacks(tmp_path: Path) -> None:
