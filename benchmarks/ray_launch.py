@@ -25,11 +25,11 @@ NOT_OURS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 def run(launcher: str, steps: int, under: str) -> dict[str, float]:
     """Seconds of a whole run, from its start to the first worker's first line, and per step."""
-    command = [*shlex.split(under), sys.executable, "-m", "dmod_launch", "--launcher", launcher, "-n", "2", "-s", "1", "--"]
+    command = [*shlex.split(under), sys.executable, "-m", "dmod_launch", "--launcher", launcher]
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     started = time.time()
     done = subprocess.run(
-        [*command, sys.executable, str(PROGRAM), str(steps)],
+        [*command, "-n", "2", "-s", "1", "--", sys.executable, str(PROGRAM), str(steps)],
         env=environment,
         capture_output=True,
         text=True,
