@@ -38,18 +38,23 @@ Payload: TypeAlias = "memoryview | np.ndarray | bytes"
 """One payload frame: any C-contiguous buffer. The receiver reads it, and never writes to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Staged:
     """A payload that is copied to where its receiver can read it, when its message leaves.
 
-    So the first message is on its way while the array of the next one is being copied.
+    So the first message is on its way while the array of the next one is being copied. It is copied once: a
+    message that is sent again must not bring what its user has written to the array in the meantime.
     """
 
     slot: np.ndarray
     source: np.ndarray | Sequence[np.ndarray]  # several are joined
+    filled: bool = False
 
     def fill(self) -> np.ndarray:
         """The copy."""
+        if self.filled:
+            return self.slot
+        self.filled = True
         if isinstance(self.source, np.ndarray):
             self.slot[...] = self.source
         else:

@@ -124,7 +124,7 @@ class Bundles:
         pieces: list[Piece] = members  # type: ignore[assignment]
         for piece in pieces:
             self.take_apart(piece)
-        if len({piece.standing for piece in pieces}) > 1 or pieces[0].turns is not None:
+        if len({piece.common for piece in pieces}) > 1 or pieces[0].turns is not None:
             return None
         if any(not piece.idle or piece.dissolved >= MAX_DISSOLVED or not piece.version for piece in pieces):
             return None

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from dmod.base import ClusterError, EpochEnded, MXNetError, NotReadyError, ProtocolError
+from dmod.base import ClusterError, DeadlineError, EpochEnded, MXNetError, NotReadyError, ProtocolError
 from dmod.config import Settings
 from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Peer, Send
 from dmod.kvstore.client_state import ClientState
@@ -194,7 +194,11 @@ class Client:
                 self.settle()
             self._read_line()
             number, actions = operation(*args, now=time.monotonic(), **kwargs)
-            self._carry_out(actions)
+            try:
+                self._carry_out(actions)
+            except BaseException:  # Ctrl-C: what has not left is sent when its server is asked after it
+                self.interrupted.append(number)
+                raise
             return number
 
     def wait(self, numbers: Sequence[int]) -> list[Any]:
@@ -216,8 +220,13 @@ class Client:
             raise error
         return results
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether servers may still read arrays of calls that were interrupted, or have failed."""
+        return bool(self.interrupted) or self.state.lingering
+
     def settle(self) -> None:
-        """Wait for the operations whose `wait` was interrupted; their results are gone."""
+        """Wait until no server reads arrays of such calls; their results are gone."""
         with self._lock:
             while self.interrupted:
                 try:
@@ -228,6 +237,14 @@ class Client:
                     self.interrupted.pop(0)
                     raise
                 self.interrupted.pop(0)
+            deadline = time.monotonic() + self._settings.wait_s
+            while self.state.lingering and self._lost is None:
+                if time.monotonic() > deadline:
+                    raise DeadlineError(
+                        "a push that has failed by its deadline is still unanswered, and its gradient may "
+                        "not be overwritten: start this job again from a checkpoint"
+                    )
+                self._step()
 
     def _wait(self, number: int) -> Any:
         while number not in self._results:

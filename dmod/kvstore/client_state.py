@@ -243,25 +243,24 @@ class ClientState(ExpressOperations):
             raise InvalidArgument(f"{what}: {out.dtype} {out.shape} for {len(rows)} rows of {known.dtype}")
         operation = Operation(0, what)
 
-        def ask(piece: ClientPiece) -> None:
-            spans, part = spans_of_rows(rows, width, piece.start, piece.stop)
-
+        def ask(piece: ClientPiece, spans: np.ndarray, part: slice) -> None:
             def build(request: int) -> tuple[Message, Sequence[Outgoing]]:
                 ref = PieceRef(piece.key, piece.number, piece.round)
                 return PullRows(request, self._begins(0), (ref,)), [spans]
 
             def take(message: Message, payloads: Sequence[Payload]) -> None:
-                values = np.frombuffer(payloads[0], known.dtype)
+                (payload,) = payloads
+                values = np.frombuffer(payload, known.dtype)
                 if values.size != part.stop - part.start:
                     raise ValueError(f"{values.size} elements for {part.stop - part.start}")
                 out[part] = values
 
-            if len(spans):
-                self._add(operation, piece.server, build, take, [piece], priority)
+            self._add(operation, piece.server, build, take, [piece], priority)
 
         def begin() -> None:
             for piece in known.pieces:
-                ask(piece)
+                for spans, part in spans_of_rows(rows, width, piece.start, piece.stop):
+                    ask(piece, spans, part)
 
         operation.begin = begin
         return self._begin(operation, now)
@@ -427,7 +426,9 @@ class ClientState(ExpressOperations):
         before = self._calls.pop(name, None)
         while len(self._calls) >= MAX_CALLS:
             del self._calls[next(iter(self._calls))]
-        numbers = [] if before is None else [repeat.number for repeat in before.repeats]
+        # A number that may still be under way keeps its meaning.
+        idle = not self._operations and not self._backlog and not self._outstanding.unanswered
+        numbers = [repeat.number for repeat in before.repeats] if before is not None and idle else []
         while len(numbers) < len(units):
             self._standing += 1
             numbers.append(self._standing)

@@ -329,7 +329,7 @@ class DistStore(KVStore):
                 "completed nor repeated: start this job again from a checkpoint (with DMOD_OVERLAP=0 a "
                 "backward pass can be interrupted)"
             )
-        if self._client.interrupted:
+        if self._client.unsettled:
             self._client.settle()
 
     def end_epoch(self) -> tuple[int, ...]:

@@ -141,12 +141,14 @@ class Exchange:
         """
         return partial(self._build, unit, repeat), partial(self._take, unit, repeat)
 
-    def again_in_full(self, unit: Unit, repeat: Repeat, message: Again) -> tuple[Message, Sequence[Outgoing]]:
-        """The whole request that `message` stood for."""
+    def again_in_full(
+        self, unit: Unit, repeat: Repeat, message: Again, staged: Sequence[Outgoing]
+    ) -> tuple[Message, Sequence[Outgoing]]:
+        """The whole request that `message` stood for, which has staged these payloads."""
         refs = tuple([PieceRef(piece.key, piece.number, message.round) for piece in unit.pieces])
         joins = self._joins(unit)
         full = PushPull(message.request, message.epoch, unit.dtype, refs, False, joins, repeat.number)
-        return full, repeat.payloads
+        return full, repeat.in_full(staged)
 
     def _build(self, unit: Unit, repeat: Repeat | None, number: int) -> tuple[Message, Sequence[Outgoing]]:
         if self._call == "pull":
@@ -157,11 +159,11 @@ class Exchange:
         rounds = {piece.round for piece in unit.pieces}
         epoch = self._begins(max(rounds))
         if repeat is not None and repeat.known and len(rounds) == 1:
-            return Again(number, repeat.number, epoch, rounds.pop()), repeat.staged
+            return Again(number, repeat.number, epoch, rounds.pop()), repeat.staged()
         refs = tuple([PieceRef(piece.key, piece.number, piece.round) for piece in unit.pieces])
         payloads: list[Outgoing] = self._payloads(unit)
         if repeat is not None:
-            repeat.payloads, repeat.staged = payloads, [p for p in payloads if isinstance(p, Staged)]
+            repeat.payloads = payloads
             standing = repeat.number if self._all_shared(unit, payloads) else 0
             return PushPull(number, epoch, unit.dtype, refs, False, self._joins(unit), standing), payloads
         record, self._record = self._record, None  # it travels once
@@ -204,7 +206,7 @@ class Exchange:
         if slot is None or slot.dtype != part.dtype:
             slot = piece.slots[0] = memory.empty(part.size, part.dtype)
         if self._call == "push":
-            piece.slots.reverse()  # this one may be read until the next round's answer
+            piece.slots.reverse()  # this one may be read until the answer to the push after the next
         return part if slot is None else Staged(slot, part)
 
     def _joined(self, unit: Unit, memory: SharedMemory | None) -> Outgoing:
@@ -214,6 +216,8 @@ class Exchange:
             slot = unit.slots[0] = np.empty(unit.size, dtype) if slot is None else slot
         if self._call == "push":
             unit.slots.reverse()  # as in `_shareable`
+            for piece in unit.pieces:  # which outlive the unit
+                piece.pushed = (slot, piece.pushed[0])
         cuts = []
         for i, cut in unit.places:
             array = self._entries[i][1]

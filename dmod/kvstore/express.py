@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, server_peer
+from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, Staged, server_peer
 from dmod.kvstore.exchange import Entry, Exchange, Unit
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Again, Message, Same
@@ -84,16 +84,18 @@ class Express:
 
     def __init__(self, number: int, call: RepeatedCall, sent: float):
         self.number, self.call, self.sent = number, call, sent
-        self.waiting: dict[int, tuple[Unit, Repeat, Again]] = {}
+        self.waiting: dict[int, tuple[Peer, Unit, Repeat, Again, list[Staged]]] = {}
         """What has not been answered, by the number of the request."""
 
-    def take(self, message: Same) -> bool:
+    def take(self, peer: Peer, message: Same) -> bool:
         """Make use of an answer; False if it is not one that was waited for, or not understood."""
         found = self.waiting.get(message.request)
-        values = None if found is None else found[1].values.get(message.place)
-        if found is None or values is None:
+        if found is None or found[0] != peer:
             return False
-        self.call.exchange.deliver(found[0], values)
+        values = found[2].values.get(message.place)
+        if values is None:
+            return False
+        self.call.exchange.deliver(found[1], values)
         del self.waiting[message.request]
         return True
 
@@ -111,6 +113,7 @@ class ExpressOperations(Operations):
             call is None
             or self._operations
             or self._backlog
+            or self._outstanding.unanswered  # of an operation that has failed, too: it may still be read
             or self._under_way is not None
             or self._ended_by is not None
         ):
@@ -125,8 +128,9 @@ class ExpressOperations(Operations):
                 piece.round += 1
             number, round = self._outstanding.next_number(), unit.pieces[0].round
             again = Again(number, repeat.number, self.epoch, round)
-            under_way.waiting[number] = (unit, repeat, again)
-            actions.append(Send(server_peer(unit.server), again, repeat.staged))
+            peer, staged = server_peer(unit.server), repeat.staged()
+            under_way.waiting[number] = (peer, unit, repeat, again, staged)
+            actions.append(Send(peer, again, staged))
             self._rounds = max(self._rounds, round)
         return self._last_operation, actions
 
@@ -137,11 +141,11 @@ class ExpressOperations(Operations):
             return
         call = under_way.call
         operation = self._operations[under_way.number] = Operation(under_way.number, call.what)
-        for number, (unit, repeat, again) in under_way.waiting.items():
+        for number, (peer, unit, repeat, again, staged) in under_way.waiting.items():
             build, take = call.exchange.request(unit, repeat)
             in_full = partial(call.exchange.again_in_full, unit, repeat)
-            request = Request(operation, server_peer(unit.server), build, take, unit.pieces, in_full=in_full)
-            self._outstanding.adopt(request, number, again, under_way.sent)
+            request = Request(operation, peer, build, take, unit.pieces, in_full=in_full)
+            self._outstanding.adopt(request, number, again, staged, under_way.sent)
 
     def on_message(
         self, peer: Peer, message: Message, payloads: Sequence[Payload], now: float
@@ -149,7 +153,7 @@ class ExpressOperations(Operations):
         """See `Operations.on_message`."""
         under_way = self._under_way
         if under_way is not None:
-            if type(message) is Same and under_way.take(message):
+            if type(message) is Same and under_way.take(peer, message):
                 if under_way.waiting:
                     return []
                 self._under_way = None

@@ -139,6 +139,11 @@ class Operations:
         """Why the job is lost."""
         return self.member.error
 
+    @property
+    def lingering(self) -> bool:
+        """Whether a server may still read arrays of an operation that has failed."""
+        return self._outstanding.lingering
+
     # -- events
 
     def start(self, now: float) -> list[Action]:

@@ -34,6 +34,10 @@ class ClientPiece:
     round: int = 0  # contributed to, in this epoch
     queue: deque[Request] = field(default_factory=deque)
     slots: list[np.ndarray | None] = field(default_factory=lambda: [None, None])  # see `exchange`
+    pushed: tuple[np.ndarray | None, np.ndarray | None] = (
+        None,
+        None,
+    )  # joined with others; may still be read
 
 
 @dataclass(eq=False, slots=True)
@@ -55,8 +59,8 @@ Build = Callable[[int], tuple[Message, Sequence[Outgoing]]]
 """Makes the message with a request number, when it leaves: only then its rounds are known."""
 Take = Callable[[Message, Sequence[Payload]], "bool | None"]
 """Makes use of the answer; False if it has to be asked for again, in full."""
-InFull = Callable[[Again], tuple[Message, Sequence[Outgoing]]]
-"""Makes the whole message for which an `Again` stood."""
+InFull = Callable[[Again, Sequence[Outgoing]], tuple[Message, Sequence[Outgoing]]]
+"""Makes the whole message for which an `Again` stood, which had these payloads staged."""
 
 
 @dataclass(eq=False, slots=True)
@@ -121,13 +125,20 @@ class Outstanding:
         self._number += 1
         return self._number
 
-    def adopt(self, request: Request, number: int, message: Message, sent: float) -> None:
+    @property
+    def lingering(self) -> bool:
+        """Whether a server may still read arrays of an operation that has failed."""
+        return any(request.operation.closed and request.pieces for request in self.unanswered.values())
+
+    def adopt(
+        self, request: Request, number: int, message: Message, payloads: Sequence[Outgoing], sent: float
+    ) -> None:
         """A request that has left as `message`, with nothing else under way on its pieces."""
         request.operation.requests.append(request)
         request.operation.unanswered += 1
         for piece in request.pieces:
             piece.queue.append(request)
-        request.number, request.message = number, message
+        request.number, request.message, request.payloads = number, message, payloads
         request.sent, request.next_check = sent, sent + self.check_s
         if self._next_check is None or request.next_check < self._next_check:
             self._next_check = request.next_check
@@ -155,7 +166,7 @@ class Outstanding:
     def send_in_full(self, request: Request, now: float) -> Send:
         """The message of a request again; what it only hinted at is said."""
         if isinstance(request.message, Again) and request.in_full is not None:
-            request.message, request.payloads = request.in_full(request.message)
+            request.message, request.payloads = request.in_full(request.message, request.payloads)
         return self.send(request, now)
 
     def answered(self, request: Request) -> None:

@@ -83,10 +83,10 @@ class RepeatedCalls:
     def entries(self, key: Any, value: Any, out: Any) -> Entries | None:
         """What ``pushpull(key, value, out)`` exchanges, if that is known."""
         if type(key) is list:
-            known = self._by_keys.get((len(key), key[0])) if key else None
+            known = self._by_keys.get((len(key), key[0])) if key and type(key[0]) in (int, str) else None
             keys, values, outs = key, value, value if out is None else out
         else:
-            known = self._by_keys.get(key) if isinstance(key, int | str) else None
+            known = self._by_keys.get(key) if type(key) in (int, str) else None
             keys, values, outs = [key], [value], [value if out is None else out]
         return known.entries if known is not None and known.fits(keys, values, outs) else None
 

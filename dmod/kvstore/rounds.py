@@ -124,7 +124,7 @@ class Piece:
         return [self.key]
 
     @property
-    def standing(self) -> tuple[Any, ...]:
+    def common(self) -> tuple[Any, ...]:
         """What pieces have in common that can be bundled."""
         updates = None if self.updater is None else self.updater.count
         return (self.dtype, self.applied, self.value is None, updates, self.turns is None)

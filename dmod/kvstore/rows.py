@@ -13,7 +13,13 @@ from dmod.kvstore.actions import Payload
 __all__ = ["gathered", "parsed_spans", "spans_of_rows"]
 
 
-def spans_of_rows(rows: np.ndarray, width: int, start: int, stop: int) -> tuple[np.ndarray, slice]:
+MAX_SPANS = 1 << 17
+"""Most spans of one message: 2 MB."""
+
+
+def spans_of_rows(
+    rows: np.ndarray, width: int, start: int, stop: int, most: int = MAX_SPANS
+) -> list[tuple[np.ndarray, slice]]:
     """What of some rows lies in a piece.
 
     Parameters
@@ -24,27 +30,38 @@ def spans_of_rows(rows: np.ndarray, width: int, start: int, stop: int) -> tuple[
         Elements of a row.
     start, stop : int
         The piece's place in the key's buffer.
+    most : int
+        Spans at a time.
 
     Returns
     -------
-    spans : ndarray of int64, shape (n, 2)
-        First element and the one after the last, counted from the beginning of the piece.
-    part : slice
-        Where these elements lie in the array of all rows that were asked for.
+    list of (spans, part)
+        spans : ndarray of int64, shape (n, 2): first element and the one after the last, counted from the
+        beginning of the piece; neighbouring rows are one span. part : slice: where these elements lie in the
+        array of all rows that were asked for.
 
     Examples
     --------
-    >>> spans_of_rows(np.array([0, 2, 3]), 4, 6, 14)
-    (array([[2, 6],
-           [6, 8]]), slice(4, 10, None))
+    >>> spans_of_rows(np.array([0, 2, 3, 5]), 4, 6, 22)
+    [(array([[ 2, 10],
+           [14, 16]]), slice(4, 14, None))]
     """
     first = int(np.searchsorted(rows * width + width, start, side="right"))
     last = int(np.searchsorted(rows * width, stop, side="left"))
     begins, ends = rows[first:last] * width, rows[first:last] * width + width
+    if not width or first >= last:
+        return []
+    apart = np.flatnonzero(begins[1:] > ends[:-1])
+    begins, ends = begins[np.r_[0, apart + 1]], ends[np.r_[apart, len(ends) - 1]]
+    position = first * width + max(0, start - int(begins[0]))
     spans = np.stack([np.maximum(begins, start), np.minimum(ends, stop)], axis=1) - start
-    count = int((spans[:, 1] - spans[:, 0]).sum())
-    begin = first * width + (max(0, start - int(begins[0])) if count else 0)
-    return spans, slice(begin, begin + count)
+    parts = []
+    for low in range(0, len(spans), most):
+        some = spans[low : low + most]
+        count = int((some[:, 1] - some[:, 0]).sum())
+        parts.append((some, slice(position, position + count)))
+        position += count
+    return parts
 
 
 def parsed_spans(payload: Payload, size: int) -> np.ndarray:
@@ -59,7 +76,8 @@ def parsed_spans(payload: Payload, size: int) -> np.ndarray:
     if numbers.size % 2:
         raise ValueError(f"{numbers.size} numbers are no spans")
     edges = numbers.copy()
-    if edges.size and (edges[0] < 0 or edges[-1] > size or (np.diff(edges) < 0).any()):
+    # Compared, not subtracted: differences of what a peer may send overflow.
+    if edges.size and (edges[0] < 0 or edges[-1] > size or (edges[1:] < edges[:-1]).any()):
         raise ValueError(f"spans within {size} elements have to ascend")
     return edges.reshape(-1, 2)
 

@@ -40,7 +40,7 @@ class Repeat:
     known : bool
         Whether the server has it.
     payloads : sequence
-        What is pushed, and `staged` what of that has to be copied to where the server reads it.
+        What was pushed when it was announced.
     values : dict of int to list of ndarray
         What answers have said, by place.
     """
@@ -48,8 +48,16 @@ class Repeat:
     number: int
     known: bool = False
     payloads: Sequence[Outgoing] = ()
-    staged: Sequence[Staged] = ()
     values: dict[int, list[np.ndarray]] = field(default_factory=dict)
+
+    def staged(self) -> list[Staged]:
+        """What of the payloads has to be copied, for another round, to where the server reads it."""
+        return [Staged(p.slot, p.source) for p in self.payloads if type(p) is Staged]
+
+    def in_full(self, staged: Sequence[Outgoing]) -> list[Outgoing]:
+        """All payloads of a round, of which some are those that `staged` made for it."""
+        copies = iter(staged)
+        return [next(copies) if type(p) is Staged else p for p in self.payloads]
 
     def remember(self, place: int, values: list[np.ndarray]) -> None:
         """An answer has come in full."""

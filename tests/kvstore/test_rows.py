@@ -27,10 +27,10 @@ def test_spans_are_what_lies_in_each_piece(seed: int) -> None:
     out = np.full(len(rows) * width, np.nan, "f4")
     edges = [0, *sorted(rng.choice(whole.size + 1, 3)), whole.size]
     for start, stop in pairwise(edges):
-        spans, part = spans_of_rows(rows, width, start, stop)
         piece = whole[start:stop]
-        spans = parsed_spans(spans.tobytes(), piece.size)
-        out[part] = gathered(piece, spans)
+        for spans, part in spans_of_rows(rows, width, start, stop, most=1 + seed % 4):
+            assert 1 <= len(spans) <= 1 + seed % 4
+            out[part] = gathered(piece, parsed_spans(spans.tobytes(), piece.size))
     np.testing.assert_array_equal(out, whole.reshape(count, width)[rows].reshape(-1))
 
 
@@ -42,6 +42,7 @@ def test_spans_are_what_lies_in_each_piece(seed: int) -> None:
         ([3, 2], "ascend"),
         ([0, 17], "ascend"),
         ([4, 6, 5, 7], "ascend"),
+        ([0, 6148914691236517205, -6148914691236517206, 16], "ascend"),  # differences overflow
     ],
 )
 def test_nonsense_is_refused(numbers: list[int], text: str) -> None:

@@ -20,6 +20,7 @@ from dmod.kvstore.messages import (
     Error,
     PeerLost,
     PieceRef,
+    Poll,
     Pull,
     Push,
     PushPull,
@@ -125,6 +126,38 @@ def test_repeated_calls_give_the_same_bits_whatever_comes_between(
         if worker.error is not None:
             raise worker.error
     assert all(seen.values()), seen
+
+
+@pytest.mark.parametrize("repeats", [True, False], ids=["repeated", "new every time"])
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_that_are_made_again_after_their_deadline_add_up_what_was_given(
+    seed: int, repeats: bool
+) -> None:
+    """The network is slower than the deadline: of a call that has failed, the request goes on."""
+    layout = LAYOUTS["key0"]
+    failed = []
+
+    def program(worker: Worker) -> Any:
+        client, rank = worker.client, worker.client.member.rank
+        yield client.init("w", layout, None, worker.now(), mode="sum")
+        simulator.slow_s = 1.2
+        gradient, out = np.zeros(layout.size, "f4"), np.zeros(layout.size, "f4")
+        entries = (("w", gradient, [out]),)
+        for round in range(1, 30):
+            gradient[:] = 100.0**rank * round
+            try:
+                yield client.pushpull(entries if repeats else list(entries), worker.now())
+            except DeadlineError:
+                failed.append(rank)
+            else:
+                assert (out == 101 * round).all(), (rank, round, out)
+
+    simulator = Simulator(seed, 2, 1, program, shared=True, wait_s=1.0)
+    simulator.run()
+    for worker in simulator.workers:
+        if worker.error is not None:
+            raise worker.error
+    assert failed
 
 
 # -- a worker
@@ -236,6 +269,34 @@ def test_after_a_plain_push_the_standing_request_is_announced_again() -> None:
     bench.again()
     [message] = bench.take()
     assert isinstance(message, PushPull) and message.standing == bench.standing
+
+
+def test_what_was_interrupted_before_it_left_is_copied_when_it_is_sent() -> None:
+    bench = Bench()
+    private = np.full(64, 5.0, "f4")
+    bench.entries = (("w", private, [bench.out]),)
+    bench.again()
+    [announced] = bench.sent
+    encode(announced.message, announced.payloads)
+    [message] = bench.take()
+    bench.hear("server 0", Values(message.request, 1, 7), bench.value)
+    slot = announced.payloads[0].slot  # type: ignore[union-attr]
+    private[:] = 6
+    bench.again()
+    bench.sent.clear()  # Ctrl-C comes before the message is encoded
+    bench.timer(bench.now + 1.0)
+    [poll] = bench.take()
+    assert isinstance(poll, Poll)
+    bench.hear("server 0", Resend(poll.requests))
+    for send in bench.sent:
+        encode(send.message, send.payloads)
+    [full] = bench.take()
+    assert isinstance(full, PushPull) and (slot == 6).all()
+    private[:] = 9  # the call has been interrupted, and its array is used again
+    bench.hear("server 0", Resend(poll.requests))
+    for send in bench.sent:
+        encode(send.message, send.payloads)
+    assert (slot == 6).all()
 
 
 def test_other_arrays_for_the_same_keys_are_announced_by_the_same_number() -> None:
