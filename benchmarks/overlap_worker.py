@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dmod as mx
 from benchmarks.jobs import answer, requests
+from benchmarks.scaling_worker import fit
 
 LAYERS, WIDTH, BATCH, DISTINCT = 8, 1024, 128, 4
 
@@ -77,15 +78,6 @@ def main() -> None:
     source = mx.io.NDArrayIter(data, label, BATCH)
     module = mx.mod.Module(network())
 
-    def train(count: int) -> None:
-        module.fit(
-            mx.io.ResizeIter(source, count),
-            kvstore=kv,
-            optimizer_params={"learning_rate": 0.01, "momentum": 0.9},
-            initializer=mx.init.Xavier(),
-            num_epoch=1,
-        )
-
     recorder: Recorder | None = None
     for request in requests():
         if request.get("record"):
@@ -93,7 +85,7 @@ def main() -> None:
             recorder.events.clear()
         kv.barrier()
         begin = time.perf_counter()
-        train(request["batches"])
+        fit(mx, module, source, kv, request["batches"])
         events = recorder.events if recorder is not None and request.get("record") else []
         answer({"seconds": time.perf_counter() - begin, "begin": begin, "events": events})
     kv.close()

@@ -79,6 +79,17 @@ def resnet20(mx: Any, net: Any) -> Any:
     return mx.sym.Flatten(net)
 
 
+def fit(mx: Any, module: Any, source: Any, kv: Any, count: int) -> None:
+    """Train on `count` batches of a source, through `Module.fit`."""
+    module.fit(
+        mx.io.ResizeIter(source, count),
+        kvstore=kv,
+        optimizer_params={"learning_rate": 0.01, "momentum": 0.9},
+        initializer=mx.init.Xavier(),
+        num_epoch=1,
+    )
+
+
 def module_trainer(package: str, model: str, together: bool) -> tuple[Train, Callable[[], None]]:
     mx: Any = importlib.import_module(package)
     logging.disable(logging.WARNING)  # fit says each time that the module is bound already
@@ -88,13 +99,7 @@ def module_trainer(package: str, model: str, together: bool) -> tuple[Train, Cal
     module = mx.mod.Module(symbol(mx, model))
 
     def train(count: int) -> None:
-        module.fit(
-            mx.io.ResizeIter(source, count),
-            kvstore=kv,
-            optimizer_params={"learning_rate": 0.01, "momentum": 0.9},
-            initializer=mx.init.Xavier(),
-            num_epoch=1,
-        )
+        fit(mx, module, source, kv, count)
 
     return train, getattr(kv, "close", lambda: None) if together else lambda: None
 

@@ -50,7 +50,7 @@ __all__ = ["ClientState", "PieceStates"]
 MAX_PLANS = 256
 """So many different calls are remembered; who makes more of them does not make the same ones again."""
 MAX_CALLS = 1024
-"""The same for calls with the same arrays."""
+"""The same for calls with the same arrays; `repeated` keeps as many."""
 
 
 class ClientState(ExpressOperations):

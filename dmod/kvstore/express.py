@@ -39,6 +39,8 @@ class RepeatedCall:
         Of each unit.
     pushes : int
         How many plain pushes there had been: they change places with what is announced.
+    exchange : Exchange
+        What makes its requests in full, and writes the answers into the user's arrays.
     shared : bool
         Whether all servers share memory with this worker: only then they can know it.
     standing : list of (Unit, Repeat)

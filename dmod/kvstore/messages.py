@@ -9,9 +9,9 @@ Who says what to whom::
 
     node -> scheduler    Join Heartbeat Barrier Leave
     scheduler -> node    Admit Refuse View HeartbeatReply PeerLost Stop, Ack Pending Error
-    worker -> server     Hello Init SetValues SetOptimizer Push Pull PushPull EndEpoch GetStates SetStates
-                         Poll Leave
-    server -> worker     Ack Values Dropped EpochDone States Pending Resend Error
+    worker -> server     Hello Init SetValues SetOptimizer Push Pull PullRows PushPull Again EndEpoch
+                         GetStates SetStates Poll Leave
+    server -> worker     Ack Values Same Dropped EpochDone States Pending Resend Error
 
 A message with a `request` number is a request or the answer to one. The number is the sender's own
 and never used twice by one incarnation, so that a repeat is known for what it is.

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from dmod.kvstore.checks import Pairs
+from dmod.kvstore.client_state import MAX_CALLS
 from dmod.kvstore.messages import Key
 from dmod.ndarray.ndarray import NDArray
 
 __all__ = ["Entries", "RepeatedCalls", "RepeatedFlat"]
-
-MAX_CALLS = 1024
-"""Who makes more different calls than that does not make the same ones again."""
 
 Entries = tuple[tuple[Key, Any, list[Any]], ...]
 """Of each key: the key, the 1-D array to push, and those to write the values to."""

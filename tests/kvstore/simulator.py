@@ -22,6 +22,7 @@ from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Join, Push
 from dmod.kvstore.scheduler_state import SchedulerState
 from dmod.kvstore.server_state import ServerState
+from dmod.kvstore.tree import tree_sum
 from dmod.kvstore.wire import decode, encode
 
 Program = Callable[["Worker"], Generator[Any, Any, None]]
@@ -47,6 +48,30 @@ class Momentum:
     def set_states(self, arrays, count):
         self.state[:] = arrays[0]
         self.count = count
+
+
+CHAOS = {"drop": 0.08, "repeat": 0.15, "slow_s": 0.2}
+"""A network that loses, repeats and reorders messages."""
+
+
+def values_of_epochs(grads, sizes, mode, config):
+    """The values of all keys after each epoch, computed without a cluster.
+
+    `grads` are by epoch, round, key, worker and element, of which a key uses as many as its size says.
+    """
+    values = [np.zeros(size, "f4") for size in sizes]
+    updaters = [Momentum(config, (), size, "f4") for size in sizes]
+    after = []
+    for rounds in grads:
+        for of_keys in rounds:
+            for value, updater, of_workers in zip(values, updaters, of_keys, strict=True):
+                total = tree_sum([grad[: value.size] for grad in of_workers])
+                if mode == "sum":
+                    value[:] = total
+                else:
+                    updater.update(value, total)
+        after.append([value.copy() for value in values])
+    return after
 
 
 class Memory:
@@ -198,6 +223,13 @@ class Simulator:
             assert time <= end, f"still running: {[p.name for p in self.processes.values() if not p.exit]}"
             self.now = max(self.now, time)
             event()
+
+    def run_without_errors(self) -> None:
+        """`run`; then raise what a worker's program has raised."""
+        self.run()
+        for worker in self.workers:
+            if worker.error is not None:
+                raise worker.error
 
     def _at(self, time: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._count), event))

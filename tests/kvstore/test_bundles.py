@@ -10,14 +10,12 @@ import pytest
 
 from dmod.base import EpochEnded
 from dmod.kvstore.bundles import Bundle
-from dmod.kvstore.tree import tree_sum
 from dmod.ndarray.flat import FlatLayout
-from tests.kvstore.simulator import Momentum, Simulator, Worker
+from tests.kvstore.simulator import CHAOS, Simulator, Worker, values_of_epochs
 
 KEYS = [f"key{i}" for i in range(9)]
 LAYOUTS = {key: FlatLayout.plan([(i, "x", (3 + i,))], "float32") for i, key in enumerate(KEYS)}
 CONFIG = {"rate": 0.1, "momentum": 0.9}
-CHAOS = {"drop": 0.08, "repeat": 0.15, "slow_s": 0.2}
 ROUNDS, EPOCHS = 7, 2
 
 
@@ -44,18 +42,8 @@ def test_bundles_made_and_taken_apart_give_the_bits_of_single_keys(
     num_workers = 2 + seed % 3
     scale = np.float32(10.0) ** rng.integers(-3, 4, (EPOCHS, ROUNDS + 1, len(KEYS), num_workers, 16))
     grads = (rng.standard_normal(scale.shape) * scale).astype("f4")
-    expected = []
-    values = [np.zeros(LAYOUTS[key].size, "f4") for key in KEYS]
-    updaters = [Momentum(CONFIG, (), value.size, "f4") for value in values]
-    for epoch in range(EPOCHS):
-        for round in range(ROUNDS):
-            for i, (value, updater) in enumerate(zip(values, updaters, strict=True)):
-                total = tree_sum([grad[: value.size] for grad in grads[epoch, round, i]])
-                if mode == "sum":
-                    value[:] = total
-                else:
-                    updater.update(value, total)
-        expected.append([value.copy() for value in values])
+    sizes = [LAYOUTS[key].size for key in KEYS]
+    expected = values_of_epochs(grads[:, :ROUNDS], sizes, mode, CONFIG)
 
     def program(worker: Worker) -> Any:
         client, rank = worker.client, worker.client.member.rank
@@ -93,8 +81,5 @@ def test_bundles_made_and_taken_apart_give_the_bits_of_single_keys(
             yield client.end_epoch(worker.now())
 
     simulator = Simulator(seed, num_workers, 1 + seed % 2, program, unit_bytes=512, shared=shared, **CHAOS)
-    simulator.run()
-    for worker in simulator.workers:
-        if worker.error is not None:
-            raise worker.error
+    simulator.run_without_errors()
     assert all(seen.values()), seen

@@ -12,10 +12,8 @@ import pytest
 from dmod.kvstore.messages import Error, PieceRef, PullRows, Values
 from dmod.kvstore.rows import gathered, parsed_spans, spans_of_rows
 from dmod.ndarray.flat import FlatLayout
-from tests.kvstore.simulator import Simulator, Worker
+from tests.kvstore.simulator import CHAOS, Simulator, Worker
 from tests.kvstore.test_server_state import Bench, only_error
-
-CHAOS = {"drop": 0.08, "repeat": 0.15, "slow_s": 0.2}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -84,7 +82,4 @@ def test_rows_of_a_cut_key_arrive_whatever_the_network_does(seed: int) -> None:
         yield client.barrier(worker.now())
 
     simulator = Simulator(seed, 2, 1 + seed % 3, program, unit_bytes=256, **CHAOS)
-    simulator.run()
-    for worker in simulator.workers:
-        if worker.error is not None:
-            raise worker.error
+    simulator.run_without_errors()

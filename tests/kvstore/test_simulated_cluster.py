@@ -14,9 +14,8 @@ from dmod.base import DeadlineError, EpochEnded, InvalidArgument, JoinRefusedErr
 from dmod.kvstore.actions import SCHEDULER
 from dmod.kvstore.tree import tree_sum
 from dmod.ndarray.flat import FlatLayout
-from tests.kvstore.simulator import Momentum, Simulator, Worker
+from tests.kvstore.simulator import CHAOS, Momentum, Simulator, Worker
 
-CHAOS = {"drop": 0.08, "repeat": 0.15, "slow_s": 0.2}
 LAYOUT = FlatLayout.plan([(0, "weight", (10, 20)), (1, "bias", (77,))], "float32")
 SMALL = FlatLayout.plan([(0, "x", (5,))], "float32")
 CONFIG = {"rate": 0.1, "momentum": 0.9}

@@ -29,14 +29,12 @@ from dmod.kvstore.messages import (
     Values,
 )
 from dmod.kvstore.server_state import ServerState
-from dmod.kvstore.tree import tree_sum
 from dmod.kvstore.wire import decode, encode
 from dmod.ndarray.flat import FlatLayout
 from tests.kvstore import test_client_state, test_server_state
-from tests.kvstore.simulator import Memory, Momentum, Simulator, Worker
+from tests.kvstore.simulator import CHAOS, Memory, Simulator, Worker, values_of_epochs
 from tests.kvstore.test_server_state import array, kinds
 
-CHAOS = {"drop": 0.08, "repeat": 0.15, "slow_s": 0.2}
 CONFIG = {"rate": 0.1, "momentum": 0.9}
 LAYOUTS = {
     f"key{i}": FlatLayout.plan([(0, "x", (size,))], "float32") for i, size in enumerate((5, 300, 9, 7))
@@ -58,18 +56,8 @@ def test_repeated_calls_give_the_same_bits_whatever_comes_between(
     rng = np.random.default_rng(seed)
     shape = (EPOCHS, ROUNDS + 1, len(keys), num_workers, 304)
     grads = (rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4, shape)).astype("f4")
-    values = [np.zeros(LAYOUTS[key].size, "f4") for key in keys]
-    updaters = [Momentum(CONFIG, (), value.size, "f4") for value in values]
-    expected = []
-    for epoch in range(EPOCHS):
-        for round in range(ROUNDS):
-            for i, (value, updater) in enumerate(zip(values, updaters, strict=True)):
-                total = tree_sum([grad[: value.size] for grad in grads[epoch, round, i]])
-                if mode == "sum":
-                    value[:] = total
-                else:
-                    updater.update(value, total)
-        expected.append([value.copy() for value in values])
+    sizes = [LAYOUTS[key].size for key in keys]
+    expected = values_of_epochs(grads[:, :ROUNDS], sizes, mode, CONFIG)
     seen = {"again": 0, "adopted": 0}
     handle, adopt = ServerState._again, ClientState._adopt
 
@@ -121,10 +109,7 @@ def test_repeated_calls_give_the_same_bits_whatever_comes_between(
             yield client.end_epoch(worker.now())
 
     simulator = Simulator(seed, num_workers, 1 + seed % 2, program, unit_bytes=512, shared=True, **network)
-    simulator.run()
-    for worker in simulator.workers:
-        if worker.error is not None:
-            raise worker.error
+    simulator.run_without_errors()
     assert all(seen.values()), seen
 
 
@@ -153,10 +138,7 @@ def test_calls_that_are_made_again_after_their_deadline_add_up_what_was_given(
                 assert (out == 101 * round).all(), (rank, round, out)
 
     simulator = Simulator(seed, 2, 1, program, shared=True, wait_s=1.0)
-    simulator.run()
-    for worker in simulator.workers:
-        if worker.error is not None:
-            raise worker.error
+    simulator.run_without_errors()
     assert failed
 
 
