@@ -21,12 +21,12 @@ ALIGNMENT = 64
 """Bytes at which every segment starts: a cache line, and the widest vector register."""
 
 
-def aligned_empty(size: int, dtype: Any) -> np.ndarray:
-    """A 1-D array of `size` elements, uninitialised, that starts at a multiple of `ALIGNMENT` bytes."""
+def aligned_empty(size: int, dtype: Any, alignment: int = ALIGNMENT) -> np.ndarray:
+    """A 1-D array of `size` elements, uninitialised, that starts at a multiple of `alignment` bytes."""
     dtype = np.dtype(dtype)
     nbytes = size * dtype.itemsize
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % ALIGNMENT
+    raw = np.empty(nbytes + alignment, np.uint8)
+    skip = -raw.ctypes.data % alignment
     return raw[skip : skip + nbytes].view(dtype)
 
 

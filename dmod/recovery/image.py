@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dmod.ndarray.flat import aligned_empty
+
 __all__ = ["BLOCK", "Content", "Image", "Images"]
 
 BLOCK = 4096
@@ -54,9 +56,7 @@ class Image:
         if size <= len(self._memory):
             return
         self._memory = np.empty(0, np.uint8)  # so that it need not be there twice
-        raw = np.empty(size + BLOCK, np.uint8)
-        skip = -raw.ctypes.data % BLOCK
-        memory = raw[skip : skip + size]
+        memory = aligned_empty(size, np.uint8, BLOCK)
         memory.fill(0)
         self._memory = memory
 
