@@ -114,6 +114,11 @@ class Child:
             pass  # it has ended
 
     @property
+    def is_lost(self) -> bool:
+        """Whether it has ended because what kept it has, such as its node."""
+        return False
+
+    @property
     def code(self) -> int:
         """Its exit status, 128 + n for signal n."""
         code = self.process.returncode

@@ -11,10 +11,11 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from dmod_launch.child import Child
+from dmod_launch.child import Child, is_signal
 from dmod_launch.job import Program
 from dmod_launch.output import LineRelay
 from dmod_launch.ray_host import CHANNEL
@@ -25,6 +26,8 @@ _POLL_S = 20.0
 """How long a question may rest with the actor; an answer comes as soon as there is something to say."""
 _START_S = 60.0
 _END_S = 5.0
+_DYING_S = 0.2
+"""How long an actor that ends may outlive its process, which it kills first."""
 
 
 class ActorProcess:
@@ -97,7 +100,7 @@ class RayChild(Child):
         self.program, self.channel = program, None
         self._ray, self._actor, self._hear = ray, actor, hear
         self._lost = ""
-        self._closed = False
+        self._closed = self._was_told = False
         self.ended_at: float | None = None
         self.relays: list[LineRelay] = []
         self.process = self._actor_process = ActorProcess()
@@ -123,13 +126,25 @@ class RayChild(Child):
                         answer = self._hear(data)
                         if answer is not None:
                             self._actor.send.remote(answer)
+            if is_signal(code) and not self._was_told:
+                self._look_for_actor()
         except Exception as error:  # of Ray's many ways to say that an actor is gone
             self._lost = first_line(error)
             code = 128 + signal.SIGKILL
         process.end(code)
 
+    def _look_for_actor(self) -> None:
+        """Whether a process that was killed is lost with its actor; raises if so.
+
+        An actor that ends kills its process first, and may still have said so.
+        """
+        time.sleep(_DYING_S)
+        if not self._ray.get(self._actor.is_on_a_node.remote(), timeout=_END_S):
+            raise ConnectionError("The node is gone")
+
     def signal(self, number: int) -> None:
         """Send a signal to the process and its children."""
+        self._was_told = True
         with contextlib.suppress(Exception):  # it has ended
             self._actor.signal.remote(number)
 
@@ -137,6 +152,11 @@ class RayChild(Child):
         """Write a line to the process's standard input."""
         with contextlib.suppress(Exception):
             self._actor.tell.remote(line)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its actor has ended, or its node."""
+        return bool(self._lost)
 
     @property
     def how(self) -> str:

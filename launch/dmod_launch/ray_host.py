@@ -46,6 +46,7 @@ class ProcessHost:
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._node_process = os.getppid()
         self._heard: queue.Queue[tuple[str, bytes]] = queue.Queue(maxsize=_AT_ONCE)
         self._open = 0
 
@@ -138,6 +139,10 @@ class ProcessHost:
             return heard, None
         self._child.process.wait()
         return heard, self._child.code
+
+    def is_on_a_node(self) -> bool:
+        """Whether the node's own process, whose child this one is, is still there."""
+        return os.getppid() == self._node_process
 
     def send(self, message: bytes) -> None:
         """Send a message to the process."""

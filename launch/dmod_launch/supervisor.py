@@ -302,7 +302,7 @@ class Supervisor:
         text = f"{culprit.program.name} {culprit.how}"
         if culprit is self._sabotaged:
             pass  # who has done it is said already
-        elif culprit is killed and culprit.code == 128 + signal.SIGKILL:
+        elif culprit is killed and culprit.code == 128 + signal.SIGKILL and not culprit.is_lost:
             text += "; if nobody has done that, the machine may have run out of memory"
         elif culprit is named:
             text = self._verdict

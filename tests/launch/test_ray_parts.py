@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import dmod_launch
 from dmod.base import ClusterError, InvalidArgument
 from dmod_launch.cli import main
 from dmod_launch.function_job import make_directory
+from dmod_launch.job import Program
+from dmod_launch.ray_child import RayChild
 from dmod_launch.ray_engine import check_version, place
 from dmod_launch.ray_job import RayOptions
 from dmod_launch.sweeping import grid_points, search
@@ -74,6 +77,55 @@ def test_resources_that_an_own_ray_will_never_have_are_not_waited_for() -> None:
         ClusterError, match=r"asked for 4 CPU \(2 \+ 2\), there are 3 on 1 node.*not waited for"
     ):
         place(ThreeProcessors(), [{"CPU": 2}] * 2, "SPREAD", 60.0, print, may_grow=False)
+
+
+class Answer:
+    """What an actor's method gives: a value, or an error."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def remote(self, *arguments: Any) -> Any:
+        return self.value
+
+
+class ActorOfAKilledProcess:
+    """Tells at once that its process was killed, and then what it knows of its own end."""
+
+    def __init__(self, on_a_node: Any):
+        self.start, self.read = Answer(4711), Answer(([], 128 + signal.SIGKILL))
+        self.is_on_a_node, self.stop = Answer(on_a_node), Answer(None)
+
+
+class RayOfValues:
+    """A Ray whose answers are there already."""
+
+    class exceptions:
+        RayError = ConnectionError
+
+    @staticmethod
+    def get(value: Any, timeout: float | None = None) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+@pytest.mark.parametrize(
+    ("on_a_node", "how"),
+    [
+        (True, "was killed by signal 9 (SIGKILL)"),
+        (False, "is lost with its actor, or its node (The node is gone)"),
+        (ConnectionError("no actor"), "is lost with its actor, or its node (no actor)"),
+    ],
+)
+def test_a_process_that_dies_before_its_actor_is_lost_with_it(on_a_node: Any, how: str) -> None:
+    program = Program("worker", 0, ("true",), {})
+    child = RayChild(RayOfValues, ActorOfAKilledProcess(on_a_node), program, "", True)
+    assert child.process.wait(10) == 128 + signal.SIGKILL
+    assert child.how == how and child.is_lost == (on_a_node is not True)
+    for pipe in (child.process.stdout, child.process.stderr):
+        assert pipe is not None
+        pipe.close()
 
 
 def test_the_order_of_a_grid_is_drawn_where_trials_are_stopped() -> None:
