@@ -33,9 +33,7 @@ def main() -> None:
     for entry in given["path"]:
         if entry not in sys.path:
             sys.path.append(entry)
-    set_context(
-        Context(rank, job.num_workers, given["directory"], given["keep"], given["waits"], channel=channel)
-    )
+    set_context(Context(rank, job.num_workers, channel=channel, **given["context"]))
     function, config = pickle.loads(given["function"]), pickle.loads(given["config"])
     value = function(config)
     if rank == 0:

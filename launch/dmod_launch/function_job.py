@@ -166,6 +166,8 @@ class FunctionJob:
         Where the output of the processes goes; default: this one's.
     here : bool
         Whether the only worker runs beside this process.
+    checkpoints : Path, optional
+        For checkpoints, on such storage; default: 'checkpoints' in `directory`.
     """
 
     def __init__(
@@ -182,9 +184,15 @@ class FunctionJob:
         extra: Mapping[str, str] | None = None,
         log: BinaryIO | None = None,
         here: bool = False,
+        checkpoints: Path | None = None,
     ):
         self._function, self._hear_report = function, hear
-        self._directory, self._keep, self._waits = directory, keep, waits
+        self._context = {
+            "directory": directory,
+            "checkpoints": checkpoints or directory / "checkpoints",
+            "keep": keep,
+            "waits": waits,
+        }
         self._extra = dict(extra or {})
         self._timeout_s = settings({**os.environ, **self._extra}).timeout_s
         self._log = log
@@ -212,7 +220,8 @@ class FunctionJob:
 
     # ---- what comes from the workers
 
-    def _hear(self, rank: int, message: bytes) -> bytes:
+    def _hear(self, rank: int, message: bytes) -> bytes | None:
+        """The answer to a worker; None leaves it waiting."""
         said = unpacked(message)
         if said["kind"] == "hello":
             return self._payload()
@@ -220,6 +229,8 @@ class FunctionJob:
             self.value = said["value"]
         else:
             self._hear_report(Report(said["metrics"], said["epoch"], said["checkpoint"]))
+            if self._is_stopped:
+                return None  # else it would train on until the signal comes
         return b"heard"
 
     def _payload(self) -> bytes:
@@ -228,9 +239,7 @@ class FunctionJob:
                 "function": self._function.function,
                 "config": self._function.config,
                 "path": self._function.path,
-                "directory": self._directory,
-                "keep": self._keep,
-                "waits": self._waits,
+                "context": self._context,
             }
         )
 
@@ -302,7 +311,9 @@ class FunctionJob:
         with child.channel as channel:
             try:
                 while True:
-                    channel.send_bytes(self._hear(0, channel.recv_bytes()))
+                    answer = self._hear(0, channel.recv_bytes())
+                    if answer is not None:
+                        channel.send_bytes(answer)
             except (EOFError, OSError):
                 pass  # it has ended
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmod_launch.sweep_news import Curves
+
 __all__ = ["SweepResult"]
 
 
@@ -17,12 +19,15 @@ class SweepResult:
     Attributes
     ----------
     table : pandas.DataFrame
-        A row per trial, the best first: its name, settings, last metrics, how many epochs it has run, and its
-        error or ''.
+        A row per trial, the best first: its name, last settings, last metrics, how many epochs it has run
+        (those of the trial whose checkpoint it has gone on from included), and its error or ''.
     best : ray.tune.Result or None
         The best trial: ``best.config``, ``best.metrics``, ``best.checkpoint``.
     metric, mode : str
     directory : Path
+    curves : dict of str to list of (int, float)
+        By trial: epochs, counted from 1, and their metric, as they came. A trial that has gone on from
+        another's checkpoint may have an epoch twice.
     """
 
     table: Any
@@ -30,13 +35,13 @@ class SweepResult:
     metric: str
     mode: str
     directory: Path
-    curves: dict[str, list[tuple[int, float]]]
+    curves: Curves
 
     @classmethod
-    def of(cls, grid: Any, metric: str, mode: str, directory: Path) -> SweepResult:
+    def of(cls, grid: Any, metric: str, mode: str, directory: Path, curves: Curves) -> SweepResult:
         """From what Tune returns."""
         pandas = importlib.import_module("pandas")
-        rows, curves, found = [], {}, []
+        rows, found = [], []
         for result in grid:
             metrics = result.metrics or {}
             trial = str(metrics.get("trial_id") or Path(result.path).name.removeprefix("trial_"))
@@ -49,12 +54,6 @@ class SweepResult:
             row["epochs_run"] = metrics.get("training_iteration", 0)
             row["error"] = _last_line(result.error)
             rows.append(row)
-            frame = result.metrics_dataframe
-            if frame is not None and metric in frame:
-                curves[trial] = [
-                    (int(epoch), float(v))
-                    for epoch, v in zip(frame["training_iteration"], frame[metric], strict=True)
-                ]
         table = pandas.DataFrame(rows)
         if metric not in table:
             table[metric] = float("nan")

@@ -2,6 +2,9 @@
 
 The training runs in processes of its own and waits after every epoch until Tune has heard of it. A trial of
 one worker runs beside its actor; one of several is a job in the placement group of the trial.
+
+Tune may keep several actors for one trial: one that has paused it, one in which it goes on, and one made for
+it in vain. So each has a directory of its own for checkpoints, and none disturbs another's.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import importlib
 import json
 import queue
 import shutil
+import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +24,11 @@ from dmod.base import ClusterError
 from dmod_launch.function_job import FunctionJob, Report, Shipped
 from dmod_launch.ray_job import RayOptions
 
-__all__ = ["TrialMixin", "TrialSettings", "trial_class"]
+__all__ = ["TrialMixin", "TrialSettings", "remove_working_copies", "trial_class"]
 
 _STATE = "trial.json"
+_WORKING = "checkpoints-"
+"""What the directories are called into which a training writes its checkpoints; Tune is given copies."""
 _END_S = 10.0
 
 
@@ -96,15 +102,15 @@ class TrialMixin:
         """Make ready to train; starts nothing."""
         self._given, self._settings = config, settings
         self._directory = settings.directory / "trials" / self.trial_id
-        # A trial that Tune starts again goes on from what Tune gives it, or from the beginning.
-        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
         self._directory.mkdir(parents=True, exist_ok=True)
+        # Empty: the trial goes on from what Tune gives it, or from the beginning.
+        self._checkpoints = Path(tempfile.mkdtemp(prefix=_WORKING, dir=self._directory))
         self._job: FunctionJob | None = None
         self._thread: threading.Thread | None = None
         self._log: BinaryIO | None = None
         self._talk = _Talk()
         self._epoch = -1  # the last one that Tune has heard of
-        self._checkpoint: int | None = None
+        self._checkpoint: int | None = None  # the number of this moment's
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial, or the same one with other settings; saves the start of an actor."""
@@ -148,6 +154,7 @@ class TrialMixin:
             extra={"DMOD_NUM_THREADS": str(settings.threads), "OMP_NUM_THREADS": str(settings.threads)},
             log=self._log,
             here=is_alone,
+            checkpoints=self._checkpoints,
         )
         self._thread = threading.Thread(target=_run, args=(self._job, talk), name="job of the trial")
         self._thread.start()
@@ -157,20 +164,25 @@ class TrialMixin:
         target = Path(checkpoint_dir)
         if self._checkpoint is not None:
             name = f"checkpoint-{self._checkpoint:06d}"
-            shutil.copytree(self._directory / "checkpoints" / name, target / name)
-        (target / _STATE).write_text(json.dumps({"epoch": self._epoch}))
+            shutil.copytree(self._checkpoints / name, target / name)
+        (target / _STATE).write_text(json.dumps({"epoch": self._epoch, "checkpoint": self._checkpoint}))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from such a checkpoint: one of this trial, or of another one."""
         source = Path(checkpoint_dir)
-        self.cleanup()
-        self._epoch = int(json.loads((source / _STATE).read_text())["epoch"])
-        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
-        for folder in source.glob("checkpoint-*"):
-            shutil.copytree(folder, self._directory / "checkpoints" / folder.name)
+        self._end()
+        state = json.loads((source / _STATE).read_text())
+        # Tune may ask for this moment's checkpoint again before the training has taken another one.
+        self._epoch, self._checkpoint = state["epoch"], state["checkpoint"]
+        shutil.rmtree(self._checkpoints)
+        shutil.copytree(source, self._checkpoints, ignore=shutil.ignore_patterns(_STATE))
 
     def cleanup(self) -> None:
-        """End the training."""
+        """End the training, and remove what only it has a use for."""
+        self._end()
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def _end(self) -> None:
         job, thread = self._job, self._thread
         if job is not None and thread is not None:
             job.stop()
@@ -184,6 +196,12 @@ class TrialMixin:
             with contextlib.suppress(OSError):
                 self._log.close()
             self._log = None
+
+
+def remove_working_copies(directory: Path) -> None:
+    """Remove what actors that were killed have left in the directory of a sweep that has ended."""
+    for folder in (directory / "trials").glob(f"*/{_WORKING}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def trial_class(tune: Any) -> Any:

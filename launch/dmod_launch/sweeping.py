@@ -18,8 +18,9 @@ from dmod.base import ClusterError, InvalidArgument
 from dmod_launch.function_job import make_directory, shipped
 from dmod_launch.ray_engine import cluster
 from dmod_launch.ray_job import RayOptions
+from dmod_launch.sweep_news import Curves, kept_by, news
 from dmod_launch.sweep_results import SweepResult
-from dmod_launch.sweep_trial import TrialSettings, trial_class
+from dmod_launch.sweep_trial import TrialSettings, remove_working_copies, trial_class
 
 __all__ = ["sweep"]
 
@@ -122,6 +123,8 @@ def sweep(
             tune.with_parameters(trial_class(tune), settings=settings),
             _resources(tune, options, num_workers, servers),
         )
+        curves: Curves = {}
+        num_to_keep, left = kept_by(scheduler)
         tuner = tune.Tuner(
             trainable,
             param_space=dict(space),
@@ -142,16 +145,18 @@ def sweep(
                 failure_config=tune.FailureConfig(max_failures=max_failures),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=1,
-                    # A trial may go on from one that another has taken a while ago.
-                    num_to_keep=2 if scheduler in (None, "fifo", "asha") else 4,
+                    num_to_keep=num_to_keep,
                 ),
-                callbacks=[_teller(tune, tell, metric)],
+                callbacks=[news(tune, tell, metric, curves, left)],
                 verbose=0,
             ),
         )
-        with _fewer_words():
-            grid = tuner.fit()
-        result = SweepResult.of(grid, metric, mode, directory)
+        try:
+            with _fewer_words():
+                grid = tuner.fit()
+        finally:
+            remove_working_copies(directory)
+        result = SweepResult.of(grid, metric, mode, directory, curves)
     for trial, error in zip(result.table["trial"], result.table["error"], strict=True):
         if error:  # which Tune has at hand only now
             tell(f"trial_{trial}: failed: {error}")
@@ -226,20 +231,6 @@ def grid_points(space: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(value, Mapping) and set(value) == {"grid_search"}
     }
     return [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
-
-
-def _teller(tune: Any, say: Callable[[str], None], metric: str) -> Any:
-    """A callback of Tune's that tells how trials end."""
-
-    def on_complete(self: Any, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        value = trial.last_result.get(metric)
-        text = "nothing reported" if value is None else f"{metric}={value:g}"
-        say(f"{trial}: {text} after {trial.last_result.get('training_iteration', 0)} epochs")
-
-    def on_error(self: Any, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        say(f"{trial}: failed; the others go on")
-
-    return type("Teller", (tune.Callback,), {"on_trial_complete": on_complete, "on_trial_error": on_error})()
 
 
 @contextmanager

@@ -33,7 +33,9 @@ class Context:
     ----------
     rank, num_workers : int
     directory : Path or None
-        Where the job keeps its results, on storage that all nodes share; checkpoints are in 'checkpoints'.
+        Where the job keeps its results, on storage that all nodes share.
+    checkpoints : Path or None
+        Where its checkpoints lie, on such storage too; for a trial of a sweep only as long as it runs.
     keep : int or None
         How many checkpoints to keep; None: all.
     waits : bool
@@ -44,14 +46,10 @@ class Context:
     rank: int = 0
     num_workers: int = 1
     directory: Path | None = None
+    checkpoints: Path | None = None
     keep: int | None = 2
     waits: bool = False
     channel: Connection | None = None
-
-    @property
-    def checkpoints(self) -> Path | None:
-        """Where checkpoints lie."""
-        return None if self.directory is None else self.directory / "checkpoints"
 
 
 _context = Context()

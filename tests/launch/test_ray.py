@@ -282,13 +282,46 @@ def test_a_trial_goes_on_with_the_checkpoint_and_other_settings_of_a_better_one(
         better.save_checkpoint(str(tmp_path / "given"))
         assert worse.reset_config({"lr": 0.5, **config})
         worse.load_checkpoint(str(tmp_path / "given"))
+        worse.save_checkpoint(str(tmp_path / "again"))
+        Trial(worse.trial_id, config, settings).cleanup()  # as Tune makes actors that it has no use for
         second = [trial.step() for trial in trials]
     finally:
         for trial in trials:
             trial.cleanup()
+    assert (tmp_path / "again/checkpoint-000001/manifest.json").exists()
     assert [said["epoch"] for said in first + second] == [0, 0, 1, 1]
     assert first[1]["validation-accuracy"] < 0.1 and second[1]["validation-accuracy"] > 0.7
     assert "[worker 0] Resumed from" in (tmp_path / "trials" / worse.trial_id / "output.log").read_text()
+
+
+def test_population_based_training(cluster: Any, data: str, tmp_path: Path) -> None:
+    from ray import tune
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    found = dmod_launch.sweep(
+        digits,
+        {"lr": tune.grid_search([0.3, 0.0001]), "data": data, "epochs": 3},
+        scheduler=PopulationBasedTraining(
+            time_attr="training_iteration",
+            perturbation_interval=2,
+            hyperparam_mutations={"lr": tune.loguniform(0.0001, 1)},
+            resample_probability=0,
+            synch=True,
+        ),
+        storage_path=tmp_path,
+        name="pbt",
+        say=lambda text: None,
+    )
+    (donor,) = found.table[found.table["lr"] == 0.3]["trial"]
+    ((taker, rate),) = found.table[found.table["lr"] != 0.3][["trial", "lr"]].to_numpy()
+    assert rate in (0.3 * 0.8, 0.3 * 1.2)
+    assert set(found.table["epochs_run"]) == {3} and set(found.table["error"]) == {""}
+    epochs, values = zip(*found.curves[taker], strict=True)
+    assert epochs == (1, 2, 3) and values[1] < 0.1 and found.curves[donor][1][1] > 0.8 and values[2] > 0.8
+    assert list(Path(found.best.checkpoint.path).glob("*/manifest.json"))
+    (log,) = (tmp_path / "pbt" / "trials" / taker).iterdir()  # no working copies are left
+    assert "checkpoint-000002: epoch 2, batch 0" in log.read_text()
+    assert f"learning_rate 0.3 then, {rate:g} now" in log.read_text()
 
 
 def test_a_trial_of_several_workers_pauses_and_resumes(cluster: Any, data: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dmod_launch.job import Program
 from dmod_launch.ray_child import RayChild
 from dmod_launch.ray_engine import check_version, place
 from dmod_launch.ray_job import RayOptions
+from dmod_launch.sweep_news import kept_by, news
 from dmod_launch.sweeping import grid_points, search
 from tests.cluster.cluster import free_port
 
@@ -138,6 +140,26 @@ def test_the_order_of_a_grid_is_drawn_where_trials_are_stopped() -> None:
     assert all(sorted(order) == rates != order for order in orders)
     assert orders[0] == orders[1] != orders[2] and {given["num_samples"] for given in drawn} == {8}
     assert search(space, 3, "fifo", None, None)["num_samples"] == 3
+
+
+def test_checkpoints_are_left_for_those_who_go_on_from_them(tmp_path: Path) -> None:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    tune = SimpleNamespace(Callback=object)
+    scheduler = SimpleNamespace(_perturbation_interval=2, _time_attr="training_iteration")
+    assert kept_by(scheduler) == (None, 6)
+    hear = news(tune, lambda text: None, "accuracy", curves, keep=2)
+    trials = [SimpleNamespace(trial_id=name, checkpoint=None) for name in ("donor", "taker")]
+    donor, taker = trials
+    for epoch in range(1, 6):
+        hear.on_trial_result(epoch, trials, donor, {"training_iteration": epoch, "accuracy": 0.5})
+        folder = tmp_path / str(epoch)
+        folder.mkdir()
+        taken = SimpleNamespace(path=str(folder))
+        hear.on_checkpoint(iteration=epoch, trials=trials, trial=donor, checkpoint=taken)
+        donor.checkpoint = taken
+        taker.checkpoint = taken if epoch == 2 else taker.checkpoint
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["2", "4", "5"]
+    assert curves == {"donor": [(epoch, 0.5) for epoch in range(1, 6)]}
 
 
 def test_what_a_worker_takes() -> None:
