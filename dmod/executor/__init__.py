@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dmod.executor import binder as _binder
 from dmod.executor.executor import Executor
-from dmod.symbol.symbol import set_binder as _set_binder
+from dmod.symbol.executor_methods import set_binder as _set_binder
 
 _set_binder(_binder)
 

@@ -1,9 +1,12 @@
-"""Shapes and dtypes of a whole graph from those that are known, in both directions, to a fixed point."""
+"""Shapes and dtypes of a whole graph from those that are known, in both directions, to a fixed point.
+
+And the methods of symbols that ask for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +15,10 @@ from dmod.ops.elementwise import merge_shapes
 from dmod.ops.params import dtype as dtype_kind
 from dmod.ops.params import shape as shape_kind
 from dmod.ops.registry import Shape
-from dmod.symbol.graph import Entry, Node
+from dmod.registry import nearest
+from dmod.symbol.graph import Entry, Node, auxiliary_variables
 
-__all__ = ["dtype_of_flag", "infer_dtypes", "infer_shapes", "is_complete"]
+__all__ = ["InferenceMethods", "dtype_of_flag", "infer_dtypes", "infer_shapes", "is_complete"]
 
 DTYPE_BY_FLAG = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64", "bool")
 
@@ -148,3 +152,107 @@ def dtype_of_flag(text: str) -> np.dtype:
 def entry_key(entry: Entry) -> tuple[int, int]:
     """How the results of this file are keyed."""
     return id(entry.node), entry.index
+
+
+class InferenceMethods:
+    """What a symbol knows of the shapes and dtypes of its arguments, outputs and auxiliary states."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        _heads: list[Entry]
+
+        def _order(self) -> list[Node]: ...
+        def list_arguments(self) -> list[str]: ...
+        def list_inputs(self) -> list[str]: ...
+
+    def infer_shape(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Infer all shapes from known ones.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Shapes of arguments, by position or by name.
+
+        Returns
+        -------
+        (arg_shapes, out_shapes, aux_shapes)
+            Lists of tuples in the order of `list_arguments`, `list_outputs` and
+            `list_auxiliary_states`; ``(None, None, None)`` if they do not follow from what is known.
+
+        Raises
+        ------
+        InvalidArgument
+            Shapes contradict each other; the message names operator, node and argument.
+        """
+        args_, outs, aux = self._infer_shape(*args, **kwargs)
+        if not all(map(is_complete, [*args_, *outs, *aux])):
+            return None, None, None
+        return args_, outs, aux
+
+    def infer_shape_partial(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Like `infer_shape`, but with what follows: 0 for an unknown length, () for an unknown shape."""
+
+        def partial(shapes: list[Any]) -> list[Any]:
+            return [() if s is None else tuple(max(n, 0) for n in s) for s in shapes]
+
+        args_, outs, aux = self._infer_shape(*args, **kwargs)
+        return partial(args_), partial(outs), partial(aux)
+
+    def _infer_shape(self, *args: Any, **kwargs: Any) -> tuple[list[Any], list[Any], list[Any]]:
+        known = self._by_name("infer_shape", args, kwargs)
+        order = self._order()
+        shapes = infer_shapes(order, {k: v for k, v in known.items() if v is not None and len(v)})
+        return self._split(order, shapes)
+
+    def infer_type(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Infer all dtypes from known ones; ``(None, None, None)`` if they do not follow.
+
+        Returns
+        -------
+        (arg_types, out_types, aux_types)
+            Lists of numpy types.
+        """
+        known = self._by_name("infer_type", args, kwargs)
+        order = self._order()
+        dtypes = infer_dtypes(order, {k: v for k, v in known.items() if v is not None})
+        parts = self._split(order, dtypes)
+        if any(t is None for part in parts for t in part):
+            return None, None, None
+        args_, outs, aux = ([t.type for t in part] for part in parts)
+        return args_, outs, aux
+
+    def infer_type_partial(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Like `infer_type`, but with what follows: None for a dtype that does not."""
+        known = self._by_name("infer_type_partial", args, kwargs)
+        order = self._order()
+        dtypes = infer_dtypes(order, {k: v for k, v in known.items() if v is not None})
+        args_, outs, aux = (
+            [None if t is None else t.type for t in part] for part in self._split(order, dtypes)
+        )
+        return args_, outs, aux
+
+    def _split(
+        self, order: list[Node], values: dict[tuple[int, int], Any]
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        aux = auxiliary_variables(order)
+        variables = [n for n in order if n.is_variable]
+        return (
+            [values[id(n), 0] for n in variables if id(n) not in aux],
+            [values[entry_key(e)] for e in self._heads],
+            [values[id(n), 0] for n in variables if id(n) in aux],
+        )
+
+    def _by_name(self, what: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if args and kwargs:
+            raise InvalidArgument(f"{what}: give arguments by position or by name, not both")
+        if args:
+            names = self.list_arguments()
+            if len(args) > len(names):
+                raise InvalidArgument(f"{what}: {len(args)} values for {len(names)} arguments")
+            return dict(zip(names, args, strict=False))
+        known = self.list_inputs()
+        for name in kwargs:
+            if name not in known:
+                hint = nearest(name, known) or "; list_inputs() names them"
+                raise InvalidArgument(f"{what}: {self!r} has no argument {name!r}{hint}")
+        return dict(kwargs)

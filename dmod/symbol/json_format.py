@@ -9,10 +9,11 @@ from dmod.base import GraphError, InvalidArgument, MXNetError
 from dmod.ops import get_operator
 from dmod.symbol.graph import Entry, Node, topological_order
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "load_file", "loads", "without_casts"]
 
 VERSION = 10901
 """The version that files name: that of the format, MXNet 1.9.1's."""
+_AMP_CASTS = ("amp_cast", "amp_multicast")
 _MULTI_LINE_FROM = 11
 """Lists of at least so many elements are written one element per line."""
 
@@ -73,6 +74,26 @@ def _join(items: list[str], brackets: str, multi: bool, depth: int) -> str:
         return brackets[0] + ", ".join(items) + brackets[1]
     pad = "\n" + "  " * (depth + 1)
     return brackets[0] + pad + (", " + pad).join(items) + "\n" + "  " * depth + brackets[1]
+
+
+def without_casts(heads: list[Entry]) -> list[Entry]:
+    """`heads` of the graph without the casts of mixed precision: themselves, if it has none."""
+    order = topological_order(heads)
+    if not any(n.op is not None and n.op.name in _AMP_CASTS for n in order):
+        return heads
+    copies: dict[int, Node] = {}
+    sources: dict[tuple[int, int], Entry] = {}
+    outputs = {id(e.node) for e in heads}
+    for node in order:
+        inputs = [
+            sources.get((id(e.node), e.index)) or Entry(copies[id(e.node)], e.index) for e in node.inputs
+        ]
+        is_cast = node.op is not None and node.op.name in _AMP_CASTS
+        if is_cast:
+            sources.update({(id(node), i): e for i, e in enumerate(inputs)})
+        if not is_cast or id(node) in outputs:
+            copies[id(node)] = Node(node.op, node.name, dict(node.raw), inputs)
+    return [Entry(copies[id(e.node)], e.index) for e in heads]
 
 
 def loads(text: str, where: str = "JSON") -> list[Entry]:

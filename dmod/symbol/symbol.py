@@ -1,4 +1,9 @@
-"""`Symbol`: a handle on outputs of a graph. It describes a computation and computes nothing."""
+"""`Symbol`: a handle on outputs of a graph. It describes a computation and computes nothing.
+
+What it is made of, its attributes, composition and files are here. Further methods are where their idea is:
+operators as methods in `fluent`, Python's own in `python_operators`, shapes and dtypes in `infer`, executors
+in `executor_methods`.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
 from dmod.atomic_file import write_atomic
 from dmod.attribute import current_attributes
-from dmod.base import GraphError, InvalidArgument, MXNetError, NotReadyError
+from dmod.base import GraphError, InvalidArgument, MXNetError
 from dmod.name import current_name_manager
 from dmod.ops import Operator, get_operator
 from dmod.ops.calling import texts_of
 from dmod.registry import nearest
 from dmod.symbol import json_format
+from dmod.symbol.executor_methods import ExecutorMethods
 from dmod.symbol.fluent import FluentMethods
 from dmod.symbol.graph import (
     Entry,
@@ -25,24 +29,16 @@ from dmod.symbol.graph import (
     output_name,
     topological_order,
 )
-from dmod.symbol.infer import entry_key, infer_dtypes, infer_shapes, is_complete
+from dmod.symbol.infer import InferenceMethods
+from dmod.symbol.python_operators import PythonOperators
 
-__all__ = ["Symbol", "set_binder"]
+__all__ = ["Symbol"]
 
 HIDDEN_KEYS = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
 """Attributes that MXNet knows with and without underscores."""
 
-_AMP_CASTS = ("amp_cast", "amp_multicast")
-_binder: Any = None
 
-
-def set_binder(binder: Any) -> None:
-    """Install the module that makes executors of symbols; the executor package calls this."""
-    global _binder
-    _binder = binder
-
-
-class Symbol(FluentMethods):
+class Symbol(FluentMethods, InferenceMethods, ExecutorMethods, PythonOperators):
     """One or several outputs of a graph of operators and variables.
 
     Symbols come from `Variable`, from operators, and from arithmetic on symbols.
@@ -210,100 +206,6 @@ class Symbol(FluentMethods):
     def __deepcopy__(self, _: Any) -> Symbol:
         return self._copy({})
 
-    # ---- inference
-
-    def infer_shape(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Infer all shapes from known ones.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            Shapes of arguments, by position or by name.
-
-        Returns
-        -------
-        (arg_shapes, out_shapes, aux_shapes)
-            Lists of tuples in the order of `list_arguments`, `list_outputs` and
-            `list_auxiliary_states`; ``(None, None, None)`` if they do not follow from what is known.
-
-        Raises
-        ------
-        InvalidArgument
-            Shapes contradict each other; the message names operator, node and argument.
-        """
-        args_, outs, aux = self._infer_shape(*args, **kwargs)
-        if not all(map(is_complete, [*args_, *outs, *aux])):
-            return None, None, None
-        return args_, outs, aux
-
-    def infer_shape_partial(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Like `infer_shape`, but with what follows: 0 for an unknown length, () for an unknown shape."""
-
-        def partial(shapes: list[Any]) -> list[Any]:
-            return [() if s is None else tuple(max(n, 0) for n in s) for s in shapes]
-
-        args_, outs, aux = self._infer_shape(*args, **kwargs)
-        return partial(args_), partial(outs), partial(aux)
-
-    def _infer_shape(self, *args: Any, **kwargs: Any) -> tuple[list[Any], list[Any], list[Any]]:
-        known = self._by_name("infer_shape", args, kwargs)
-        order = self._order()
-        shapes = infer_shapes(order, {k: v for k, v in known.items() if v is not None and len(v)})
-        return self._split(order, shapes)
-
-    def infer_type(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Infer all dtypes from known ones; ``(None, None, None)`` if they do not follow.
-
-        Returns
-        -------
-        (arg_types, out_types, aux_types)
-            Lists of numpy types.
-        """
-        known = self._by_name("infer_type", args, kwargs)
-        order = self._order()
-        dtypes = infer_dtypes(order, {k: v for k, v in known.items() if v is not None})
-        parts = self._split(order, dtypes)
-        if any(t is None for part in parts for t in part):
-            return None, None, None
-        args_, outs, aux = ([t.type for t in part] for part in parts)
-        return args_, outs, aux
-
-    def infer_type_partial(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Like `infer_type`, but with what follows: None for a dtype that does not."""
-        known = self._by_name("infer_type_partial", args, kwargs)
-        order = self._order()
-        dtypes = infer_dtypes(order, {k: v for k, v in known.items() if v is not None})
-        args_, outs, aux = (
-            [None if t is None else t.type for t in part] for part in self._split(order, dtypes)
-        )
-        return args_, outs, aux
-
-    def _split(
-        self, order: list[Node], values: dict[tuple[int, int], Any]
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        aux = auxiliary_variables(order)
-        variables = [n for n in order if n.is_variable]
-        return (
-            [values[id(n), 0] for n in variables if id(n) not in aux],
-            [values[entry_key(e)] for e in self._heads],
-            [values[id(n), 0] for n in variables if id(n) in aux],
-        )
-
-    def _by_name(self, what: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if args and kwargs:
-            raise InvalidArgument(f"{what}: give arguments by position or by name, not both")
-        if args:
-            names = self.list_arguments()
-            if len(args) > len(names):
-                raise InvalidArgument(f"{what}: {len(args)} values for {len(names)} arguments")
-            return dict(zip(names, args, strict=False))
-        known = self.list_inputs()
-        for name in kwargs:
-            if name not in known:
-                hint = nearest(name, known) or "; list_inputs() names them"
-                raise InvalidArgument(f"{what}: {self!r} has no argument {name!r}{hint}")
-        return dict(kwargs)
-
     # ---- files
 
     def tojson(self, remove_amp_cast: bool = True) -> str:
@@ -314,30 +216,11 @@ class Symbol(FluentMethods):
         remove_amp_cast : bool
             Leave out the casts that mixed precision has put in, but for those that are outputs.
         """
-        return json_format.dumps(self._without_casts()._heads if remove_amp_cast else self._heads)
+        return json_format.dumps(json_format.without_casts(self._heads) if remove_amp_cast else self._heads)
 
     def save(self, fname: str | os.PathLike[str], remove_amp_cast: bool = True) -> None:
         """Write the graph's JSON to a file, whole or not at all; see `tojson`."""
         write_atomic(fname, [self.tojson(remove_amp_cast).encode()])
-
-    def _without_casts(self) -> Symbol:
-        """The graph without amp_cast and amp_multicast: itself, if it has none."""
-        if not any(n.op is not None and n.op.name in _AMP_CASTS for n in self._order()):
-            return self
-        copies: dict[int, Node] = {}
-        sources: dict[tuple[int, int], Entry] = {}
-
-        heads = {id(e.node) for e in self._heads}
-        for node in self._order():
-            inputs = [
-                sources.get((id(e.node), e.index)) or Entry(copies[id(e.node)], e.index) for e in node.inputs
-            ]
-            is_cast = node.op is not None and node.op.name in _AMP_CASTS
-            if is_cast:
-                sources.update({(id(node), i): e for i, e in enumerate(inputs)})
-            if not is_cast or id(node) in heads:
-                copies[id(node)] = Node(node.op, node.name, dict(node.raw), inputs)
-        return Symbol([Entry(copies[id(e.node)], e.index) for e in self._heads])
 
     def debug_str(self) -> str:
         """The graph as text for reading."""
@@ -358,70 +241,6 @@ class Symbol(FluentMethods):
 
     def __setstate__(self, state: dict[str, str]) -> None:
         self._heads = load_json(state["handle"])._heads
-
-    # ---- executors
-
-    def bind(
-        self,
-        ctx: Any,
-        args: Any,
-        args_grad: Any = None,
-        grad_req: Any = "write",
-        aux_states: Any = None,
-        group2ctx: Any = None,
-        shared_exec: Any = None,
-    ) -> Any:
-        """Make an executor over the caller's own arrays.
-
-        Parameters
-        ----------
-        ctx : Context
-        args : list or dict of NDArray
-            All arguments; the executor reads, and shares, these very arrays.
-        args_grad : list or dict of NDArray, optional
-            Where gradients go.
-        grad_req : {'write', 'add', 'null'}, or list or dict of them
-        aux_states : list or dict of NDArray, optional
-        group2ctx : dict of str to Context, optional
-            Devices for the nodes of a group, which ``AttrScope(ctx_group=...)`` names.
-        shared_exec : Executor, optional
-            Accepted; memory is not shared between executors.
-
-        Returns
-        -------
-        Executor
-        """
-        return _need_binder().bind(self, ctx, args, args_grad, grad_req, aux_states, group2ctx, shared_exec)
-
-    def simple_bind(
-        self,
-        ctx: Any,
-        grad_req: Any = "write",
-        type_dict: Any = None,
-        stype_dict: Any = None,
-        group2ctx: Any = None,
-        shared_arg_names: Any = None,
-        shared_exec: Any = None,
-        shared_buffer: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Make an executor and all its arrays from the shapes of the inputs, such as ``data=(64, 784)``.
-
-        Returns
-        -------
-        Executor
-            Its arrays are zero.
-
-        Raises
-        ------
-        InvalidArgument
-            The shapes contradict each other, or do not determine all others.
-        """
-        return _need_binder().simple_bind(self, ctx, grad_req, type_dict, group2ctx, kwargs)
-
-    def eval(self, ctx: Any = None, **kwargs: Any) -> Any:
-        """Compute the outputs for given arguments, once; returns a list of NDArray."""
-        return _need_binder().evaluate(self, ctx, kwargs)
 
     # ---- what MXNet declares and dmod, like it, does not have
 
@@ -448,81 +267,10 @@ class Symbol(FluentMethods):
         """Refused: there are no graph backends."""
         raise MXNetError(f"get_backend_symbol({backend!r}): dmod has no graph backends")
 
-    # ---- arithmetic
+    # ---- operators
 
-    def _arithmetic(self, other: Any, op: str, scalar_op: str, hints: tuple[str, str]) -> Symbol:
-        if isinstance(other, Symbol):
-            return create(get_operator(op), [self, other], {}, hint=hints[0])
-        if isinstance(other, (int, float, np.integer, np.floating)) and not isinstance(other, bool):
-            return create(get_operator(scalar_op), [self], {"scalar": other}, hint=hints[1])
-        return NotImplemented
-
-    def __add__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_add", "_plus_scalar", ("_plus", "_plusscalar"))
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_sub", "_minus_scalar", ("_minus", "_minusscalar"))
-
-    def __rsub__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_sub", "_rminus_scalar", ("_minus", "_rminusscalar"))
-
-    def __mul__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_mul", "_mul_scalar", ("_mul", "_mulscalar"))
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_div", "_div_scalar", ("_div", "_divscalar"))
-
-    def __rtruediv__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "elemwise_div", "_rdiv_scalar", ("_div", "_rdivscalar"))
-
-    __div__, __rdiv__ = __truediv__, __rtruediv__
-
-    def __mod__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "_mod", "_mod_scalar", ("_mod", "_modscalar"))
-
-    def __rmod__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "_mod", "_rmod_scalar", ("_mod", "_rmodscalar"))
-
-    def __pow__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "_power", "_power_scalar", ("_power", "_powerscalar"))
-
-    def __rpow__(self, other: Any) -> Symbol:
-        return self._arithmetic(other, "_power", "_rpower_scalar", ("_power", "_rpower_scalar"))
-
-    def __neg__(self) -> Symbol:
-        return self * -1.0
-
-    # ---- comparisons: symbols of 0 and 1, in the operands' dtype
-
-    __hash__ = object.__hash__
-
-    def _comparison(self, other: Any, op: str) -> Symbol:
-        result = self._arithmetic(other, op, f"{op}_scalar", (op, f"{op}_scalar"))
-        if result is NotImplemented:  # not Python's default, which would be a truth value
-            raise TypeError(f"a Symbol is compared with a Symbol or a number, not {type(other).__name__}")
-        return result
-
-    def __eq__(self, other: Any) -> Symbol:  # type: ignore[override]
-        return self._comparison(other, "_equal")
-
-    def __ne__(self, other: Any) -> Symbol:  # type: ignore[override]
-        return self._comparison(other, "_not_equal")
-
-    def __gt__(self, other: Any) -> Symbol:
-        return self._comparison(other, "_greater")
-
-    def __ge__(self, other: Any) -> Symbol:
-        return self._comparison(other, "_greater_equal")
-
-    def __lt__(self, other: Any) -> Symbol:
-        return self._comparison(other, "_lesser")
-
-    def __le__(self, other: Any) -> Symbol:
-        return self._comparison(other, "_lesser_equal")
+    def _operation(self, op: str, inputs: Sequence[Any], params: Mapping[str, Any], hint: str) -> Symbol:
+        return create(get_operator(op), inputs, params, hint=hint)
 
 
 def create(
@@ -595,12 +343,6 @@ def _with_hidden(raw: Mapping[str, str]) -> dict[str, str]:
     """`raw`, with ``__lr_mult__`` and its kin under their plain names too."""
     plain = {key: raw[f"__{key}__"] for key in HIDDEN_KEYS if f"__{key}__" in raw}
     return {**raw, **plain}
-
-
-def _need_binder() -> Any:
-    if _binder is None:
-        raise NotReadyError("executors are not set up; import dmod, which does it")
-    return _binder
 
 
 def load_json(json_str: str) -> Symbol:
