@@ -1,47 +1,30 @@
-"""`BaseModule`: what all modules can do, written in terms of a few methods that each kind provides.
+"""`BaseModule`: what all modules are, and how they are trained, in terms of what each kind provides.
 
-This file has the loops (`fit`, `score`, `predict`); it knows nothing of symbols, devices or stores.
+This file has the loop that trains (`fit`). What a kind of module provides is in `interface`, loops that only
+look are in `evaluation`. None of the three knows anything of symbols, devices or stores.
 """
 
 from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 import dmod.metric as metrics
-from dmod.base import EpochEnded, InvalidArgument, NotReadyError
-from dmod.checkpoint import BatchEndParam, join_params, split_params
+from dmod.base import EpochEnded, InvalidArgument
+from dmod.checkpoint import BatchEndParam
 from dmod.device.compiling import seconds_compiling
 from dmod.initializer import Uniform
-from dmod.io import DataBatch, PrefetchingIter
-from dmod.io.look_ahead import LookAhead, look_ahead
-from dmod.log import logger as dmod_logger
+from dmod.io import PrefetchingIter
 from dmod.log import show_progress
-from dmod.ndarray import NDArray, concatenate, save
+from dmod.module.evaluation import Evaluation, as_list
+from dmod.module.interface import DEFAULT_PARAMS, OptimizerParams
+from dmod.ndarray import NDArray
 from dmod.recovery import CheckpointManager
 from dmod.worker import ClusterMetrics, Snapshot
 
 __all__ = ["BaseModule"]
-
-OptimizerParams = Any
-_DEFAULT_PARAMS = (("learning_rate", 0.01),)
-
-
-def as_list(value: Any) -> list[Any]:
-    """A list of callbacks from None, one, or a list of them."""
-    if value is None:
-        return []
-    callbacks = list(value) if isinstance(value, (list, tuple)) else [value]
-    for callback in callbacks:
-        if not callable(callback):
-            raise InvalidArgument(f"a callback is {callback!r}, expected a function, or a list of them")
-    return callbacks
 
 
 def _time_since(started: float, compiled_before: float) -> str:
@@ -53,7 +36,7 @@ def _time_since(started: float, compiled_before: float) -> str:
     return f"{max(0.0, elapsed - compiled):.3f} (besides {compiled:.1f} s for compiling kernels, once)"
 
 
-class BaseModule:
+class BaseModule(Evaluation):
     """A computation with parameters: it can be bound, initialised, run, and trained.
 
     Its states follow each other: bound (memory is there), parameters initialised, optimizer initialised.
@@ -64,210 +47,6 @@ class BaseModule:
     binded, for_training, inputs_need_grad, params_initialized, optimizer_initialized : bool
     """
 
-    def __init__(self, logger: Any = dmod_logger):
-        self.logger = logger
-        self.binded = False
-        self.for_training = False
-        self.inputs_need_grad = False
-        self.params_initialized = False
-        self.optimizer_initialized = False
-        self._symbol: Any = None
-
-    def _need(self, call: str, *, params: bool = True, optimizer: bool = False) -> None:
-        """Raise `NotReadyError` unless the calls that `call` depends on have been made."""
-        if not self.binded:
-            raise NotReadyError(f"{call}: call bind() first")
-        if params and not self.params_initialized:
-            raise NotReadyError(f"{call}: call init_params() or set_params() first")
-        if optimizer and not self.optimizer_initialized:
-            raise NotReadyError(f"{call}: call init_optimizer() first")
-
-    # ---- high level
-
-    def forward_backward(self, data_batch: Any) -> None:
-        """Compute outputs and gradients for a batch."""
-        self.forward(data_batch, is_train=True)
-        self.backward()
-
-    def score(
-        self,
-        eval_data: Any,
-        eval_metric: Any,
-        num_batch: int | None = None,
-        batch_end_callback: Any = None,
-        score_end_callback: Any = None,
-        reset: bool = True,
-        epoch: int = 0,
-        sparse_row_id_fn: Callable[..., Any] | None = None,
-    ) -> list[tuple[str, float]]:
-        """Evaluate on a data set.
-
-        Parameters
-        ----------
-        eval_data : DataIter
-        eval_metric : EvalMetric, str, or list of either
-        num_batch : int, optional
-            The number of batches; default: all.
-        batch_end_callback, score_end_callback : callable or list, optional
-            Called with a `BatchEndParam` after every batch, and at the end.
-        reset : bool
-            Whether to reset the iterator first.
-        epoch : int
-            Passed to callbacks.
-        sparse_row_id_fn : callable, optional
-            Passed to `prepare`.
-
-        Returns
-        -------
-        list of (name, value)
-        """
-        self._need("score")
-        metric = eval_metric if isinstance(eval_metric, metrics.EvalMetric) else metrics.create(eval_metric)
-        metric.reset()
-        nbatch = 0
-        for nbatch, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
-            self._update_metric_of(metric, batch)
-            param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=metric, locals=locals())
-            for callback in as_list(batch_end_callback):
-                callback(param)
-            nbatch += 1
-        if score_end_callback is not None:
-            param = BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=metric, locals=locals())
-            for callback in as_list(score_end_callback):
-                callback(param)
-        return metric.get_name_value()
-
-    def _forwarded(
-        self,
-        data: Any,
-        num_batch: int | None,
-        reset: bool,
-        sparse_row_id_fn: Callable[..., Any] | None = None,
-    ) -> Iterator[tuple[int, Any]]:
-        """The first `num_batch` batches of an iterator, numbered, with their outputs computed."""
-        if reset:
-            data.reset()
-        with self._looking_ahead(data) as data:
-            for nbatch, batch in enumerate(data):
-                if num_batch is not None and nbatch == num_batch:
-                    return
-                self.prepare(batch, sparse_row_id_fn=sparse_row_id_fn)
-                self.forward(batch, is_train=False)
-                self._stage_next(data)
-                yield nbatch, batch
-
-    @contextmanager
-    def _looking_ahead(self, data: Any) -> Iterator[Any]:
-        """A loop over an iterator's batches, of which devices copy the next one while they compute.
-
-        What it gives goes in the iterator's place.
-        """
-        ahead = look_ahead(data) if self._can_copy_ahead() else data
-        if not isinstance(ahead, LookAhead):
-            yield data
-            return
-        before = self._want_ahead(True)
-        try:
-            yield ahead
-        finally:
-            self._want_ahead(before)
-            ahead.put_back()
-
-    def _stage_next(self, data: Any) -> None:
-        """Have the devices copy the batch that comes next, if they do so ahead; in `_looking_ahead`."""
-        if isinstance(data, LookAhead):
-            batch = data.peek()
-            if batch is not None:
-                self._stage(batch)
-
-    def _can_copy_ahead(self) -> bool:
-        """Whether the devices can copy a batch while they compute another, and nobody would notice."""
-        return False
-
-    def _want_ahead(self, wanted: bool) -> bool:
-        """Get ready to copy batches ahead, or stop it; returns what was before."""
-        return False
-
-    def _stage(self, batch: Any) -> None:
-        """Begin to copy the batch of the next `forward` to the devices."""
-
-    def _update_metric_of(self, metric: Any, batch: Any) -> None:
-        if isinstance(batch, list):
-            self.update_metric(metric, [b.label for b in batch], pre_sliced=True)
-        else:
-            self.update_metric(metric, batch.label)
-
-    def iter_predict(
-        self,
-        eval_data: Any,
-        num_batch: int | None = None,
-        reset: bool = True,
-        sparse_row_id_fn: Callable[..., Any] | None = None,
-    ) -> Iterator[tuple[list[NDArray], int, Any]]:
-        """Iterate over predictions.
-
-        Yields
-        ------
-        (outputs, nbatch, batch)
-            The outputs without padding, the number of the batch, and the batch.
-        """
-        self._need("iter_predict")
-        for nbatch, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
-            yield self._unpadded(batch), nbatch, batch
-
-    def _unpadded(self, batch: Any) -> list[NDArray]:
-        """The outputs, without the samples that only fill a batch up."""
-        pad = getattr(batch, "pad", 0) or 0
-        return [out[: out.shape[0] - pad] if pad else out for out in self.get_outputs()]
-
-    def predict(
-        self,
-        eval_data: Any,
-        num_batch: int | None = None,
-        merge_batches: bool = True,
-        reset: bool = True,
-        always_output_list: bool = False,
-        sparse_row_id_fn: Callable[..., Any] | None = None,
-    ) -> Any:
-        """Run over a data set and collect the outputs.
-
-        Parameters
-        ----------
-        eval_data : DataIter, NDArray or numpy.ndarray
-            An array is one batch.
-        num_batch : int, optional
-            The number of batches; default: all.
-        merge_batches : bool
-            Whether to join the outputs of all batches.
-        reset : bool
-            Whether to reset the iterator first.
-        always_output_list : bool
-            Whether to return a list even for a single output.
-        sparse_row_id_fn : callable, optional
-            Passed to `prepare`.
-
-        Returns
-        -------
-        NDArray, or list of NDArray
-            Each output, joined over batches; with ``merge_batches=False`` a list per batch.
-        """
-        self._need("predict")
-        if isinstance(eval_data, (NDArray, np.ndarray)):
-            data = NDArray(eval_data) if isinstance(eval_data, np.ndarray) else eval_data
-            self.forward(DataBatch([data]), is_train=False)
-            return self.get_outputs()[0]
-        collected = []
-        for _, batch in self._forwarded(eval_data, num_batch, reset, sparse_row_id_fn):
-            collected.append([out.copy() for out in self._unpadded(batch)])
-        if not collected or not merge_batches:
-            return collected
-        if len({len(outputs) for outputs in collected}) > 1:
-            raise InvalidArgument(
-                "predict: batches have different numbers of outputs; use merge_batches=False"
-            )
-        joined = [concatenate(parts) for parts in zip(*collected, strict=True)]
-        return joined[0] if len(joined) == 1 and not always_output_list else joined
-
     def fit(
         self,
         train_data: Any,
@@ -277,7 +56,7 @@ class BaseModule:
         batch_end_callback: Any = None,
         kvstore: Any = "local",
         optimizer: Any = "sgd",
-        optimizer_params: OptimizerParams = _DEFAULT_PARAMS,
+        optimizer_params: OptimizerParams = DEFAULT_PARAMS,
         eval_end_callback: Any = None,
         eval_batch_end_callback: Any = None,
         initializer: Any = Uniform(0.01),  # noqa: B008  (it has no state)
@@ -479,198 +258,3 @@ class BaseModule:
         """The store that connects this worker with others, if there is one."""
         stores = (getattr(learner, "store", None) for learner in self.learners)
         return next((store for store in stores if store is not None and store.num_workers > 1), None)
-
-    def _update_follows(self, follows: bool) -> None:
-        """Whether the next backward pass is for certain followed by `update`, with no change of gradients."""
-
-    def _end_epoch(self) -> None:
-        """Called by `fit` after the last batch of an epoch."""
-
-    def _undo_step(self) -> None:
-        """Called when an update was dropped because another worker has ended the epoch."""
-
-    @property
-    def learners(self) -> list[Any]:
-        """The modules that this one consists of, as far as they have parameters and an optimizer."""
-        return []
-
-    # ---- what it needs and gives
-
-    @property
-    def symbol(self) -> Any:
-        """The symbol that the module computes, if it has one."""
-        return self._symbol
-
-    @property
-    def data_names(self) -> list[str]:
-        """The names of the data inputs."""
-        raise NotImplementedError
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the outputs."""
-        raise NotImplementedError
-
-    @property
-    def data_shapes(self) -> Any:
-        """The shapes of the data: a list of `DataDesc`, or of (name, shape) pairs."""
-        raise NotImplementedError
-
-    @property
-    def label_shapes(self) -> Any:
-        """The shapes of the labels, likewise; None or empty without labels."""
-        raise NotImplementedError
-
-    @property
-    def output_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        """The names and shapes of the outputs."""
-        raise NotImplementedError
-
-    # ---- parameters
-
-    def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-        """The parameters: ``(arg_params, aux_params)``, on the CPU."""
-        raise NotImplementedError
-
-    def init_params(
-        self,
-        initializer: Any = Uniform(0.01),  # noqa: B008
-        arg_params: dict[str, NDArray] | None = None,
-        aux_params: dict[str, NDArray] | None = None,
-        allow_missing: bool = False,
-        force_init: bool = False,
-        allow_extra: bool = False,
-    ) -> None:
-        """Initialise parameters from given values, or by an initializer.
-
-        Parameters
-        ----------
-        initializer : Initializer
-            Called for parameters that have no given value.
-        arg_params, aux_params : dict of str to NDArray, optional
-            Given values.
-        allow_missing : bool
-            Whether they may lack parameters, which are then initialised.
-        force_init : bool
-            Whether to do it again.
-        allow_extra : bool
-            Whether they may have names that the module does not know, without a warning.
-        """
-        raise NotImplementedError
-
-    def set_params(
-        self,
-        arg_params: dict[str, NDArray],
-        aux_params: dict[str, NDArray] | None,
-        allow_missing: bool = False,
-        force_init: bool = True,
-        allow_extra: bool = False,
-    ) -> None:
-        """Assign parameters; those that are missing must be allowed to, and keep their values."""
-        self.init_params(
-            initializer=None,
-            arg_params=arg_params,
-            aux_params=aux_params,
-            allow_missing=allow_missing,
-            force_init=force_init,
-            allow_extra=allow_extra,
-        )
-
-    def save_params(self, fname: str) -> None:
-        """Save the parameters to a file that MXNet reads."""
-        save(fname, join_params(*self.get_params()))
-
-    def load_params(self, fname: str) -> None:
-        """Load parameters that `save_params`, or MXNet, wrote.
-
-        Raises
-        ------
-        FormatError
-            The file is corrupt, or of another kind.
-        """
-        self.set_params(*split_params(fname))
-
-    def get_states(self, merge_multi_context: bool = True) -> list[Any]:
-        """The arrays of the state inputs; a module without states has none."""
-        self._need("get_states")
-        return []
-
-    def set_states(self, states: Any = None, value: Any = None) -> None:
-        """Set the arrays of the state inputs."""
-        self._need("set_states")
-        if states or value is not None:
-            raise InvalidArgument(f"set_states: {type(self).__name__} has no states")
-
-    def install_monitor(self, mon: Any) -> None:
-        """Let a monitor watch all executors."""
-        raise NotImplementedError
-
-    # ---- computation
-
-    def prepare(self, data_batch: Any, sparse_row_id_fn: Callable[..., Any] | None = None) -> None:
-        """Get ready for a batch, before `forward`; most modules need not."""
-        if sparse_row_id_fn is not None:
-            warnings.warn("sparse_row_id_fn has no effect: all parameters are dense", stacklevel=2)
-
-    def forward(self, data_batch: Any, is_train: bool | None = None) -> None:
-        """Compute the outputs for a batch.
-
-        Parameters
-        ----------
-        data_batch : DataBatch
-            Anything with `data`, and `label` if the module has labels.
-        is_train : bool, optional
-            Default: whether the module was bound for training.
-        """
-        raise NotImplementedError
-
-    def backward(self, out_grads: Any = None) -> None:
-        """Compute the gradients.
-
-        Parameters
-        ----------
-        out_grads : NDArray or list of NDArray, optional
-            The gradients of the outputs; not needed for losses.
-        """
-        raise NotImplementedError
-
-    def get_outputs(self, merge_multi_context: bool = True) -> list[Any]:
-        """The outputs of the last `forward`; with False, a list per output with one array per device."""
-        raise NotImplementedError
-
-    def get_input_grads(self, merge_multi_context: bool = True) -> list[Any]:
-        """The gradients of the data; with False, a list per input with one array per device."""
-        raise NotImplementedError
-
-    def update(self) -> None:
-        """Update the parameters by the gradients of the last `backward`."""
-        raise NotImplementedError
-
-    def update_metric(self, eval_metric: Any, labels: Sequence[Any], pre_sliced: bool = False) -> None:
-        """Feed a metric with the outputs of the last `forward` and the labels."""
-        raise NotImplementedError
-
-    # ---- setting up
-
-    def bind(
-        self,
-        data_shapes: Any,
-        label_shapes: Any = None,
-        for_training: bool = True,
-        inputs_need_grad: bool = False,
-        force_rebind: bool = False,
-        shared_module: Any = None,
-        grad_req: Any = "write",
-    ) -> None:
-        """Allocate memory and make executors."""
-        raise NotImplementedError
-
-    def init_optimizer(
-        self,
-        kvstore: Any = "local",
-        optimizer: Any = "sgd",
-        optimizer_params: OptimizerParams = _DEFAULT_PARAMS,
-        force_init: bool = False,
-    ) -> None:
-        """Install an optimizer and a store."""
-        raise NotImplementedError
