@@ -269,6 +269,9 @@ class Client:
                 self._carry_out(self.state.on_timer(now))
             return
         peer, frames = got
+        if not frames:
+            self._carry_out(self.state.on_disconnect(peer, now))
+            return
         try:
             message, payloads = decode(frames)
         except ProtocolError as error:

@@ -183,15 +183,6 @@ class MemberState:
         """The scheduler has sent something that is not about membership."""
         self._heard = max(self._heard, now)
 
-    def on_disconnect(self, now: float) -> list[Action]:
-        """The connection to the scheduler has been closed at its end (optional: faster than a timeout)."""
-        if self.phase is Phase.LEAVING:
-            return self._left(None, now)
-        if self.phase in (Phase.JOINING, Phase.MEMBER):
-            text = f"the scheduler at {self._scheduler} has closed the connection: it has ended or died"
-            return self._lose(PeerLostError(text))
-        return []
-
     def on_timer(self, now: float) -> list[Action]:
         """Some time has passed; call it at `next_timer` or at any time, after reading what has arrived."""
         if self.phase is Phase.LEAVING and now >= self._deadline:

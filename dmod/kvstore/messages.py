@@ -7,7 +7,7 @@ is nothing in any message that the receiver would execute or import.
 
 Who says what to whom::
 
-    node -> scheduler    Join Heartbeat Barrier Leave
+    node -> scheduler    Join Heartbeat LinkEnded Barrier Leave
     scheduler -> node    Admit Refuse View HeartbeatReply PeerLost Stop, Ack Pending Error
     worker -> server     Hello Init SetValues SetOptimizer Push Pull PullRows PushPull Again EndEpoch
                          GetStates SetStates Poll Leave
@@ -91,6 +91,7 @@ __all__ = [
     "Join",
     "Key",
     "Leave",
+    "LinkEnded",
     "Member",
     "Message",
     "PeerLost",
@@ -198,6 +199,15 @@ class HeartbeatReply(Message):
     """The scheduler's sign of life."""
 
     view: Count
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnded(Message):
+    """The sender's link to another process of its host has ended, as it does when that process dies."""
+
+    role: NodeRole
+    rank: Rank
+    incarnation: Incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,7 +512,7 @@ MESSAGES: dict[int, type[Message]] = dict(
                 SetStates,
                 Poll,
             ),
-            *(Ack, Values, Dropped, EpochDone, States, Pending, Resend, Error, PullRows),
+            *(Ack, Values, Dropped, EpochDone, States, Pending, Resend, Error, PullRows, LinkEnded),
         ),
         start=1,
     )

@@ -36,6 +36,7 @@ from dmod.kvstore.actions import (
     Lost,
     Payload,
     Peer,
+    Send,
     server_peer,
 )
 from dmod.kvstore.member_state import LEAVE_REQUEST, MemberState, Phase
@@ -51,6 +52,8 @@ from dmod.kvstore.messages import (
     Hello,
     Init,
     Leave,
+    LinkEnded,
+    Member,
     Message,
     Pending,
     Pull,
@@ -173,9 +176,10 @@ class Operations:
         return self._finish(now)
 
     def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
-        """A connection has been closed at its other end; that of a server is the scheduler's affair."""
-        if peer == SCHEDULER:
-            self._follow(self.member.on_disconnect(now), now)
+        """The link to a server has ended: the scheduler looks whether it is alive."""
+        server = self._server(peer)
+        if server is not None and self.member.phase is Phase.MEMBER:
+            self._out.append(Send(SCHEDULER, LinkEnded(server.role, server.rank, server.incarnation)))
         return self._finish(now)
 
     def on_timer(self, now: float) -> list[Action]:
@@ -417,10 +421,12 @@ class Operations:
         )
 
     def _peer_text(self, peer: Peer) -> str:
-        for member in self.member.view.members if self.member.view else ():
-            if member.role == "server" and server_peer(member.rank) == peer:
-                return f"server {member.rank} (pid {member.pid} on {member.host})"
-        return f"the {peer}"
+        server = self._server(peer)
+        return f"the {peer}" if server is None else f"{peer} (pid {server.pid} on {server.host})"
+
+    def _server(self, peer: Peer) -> Member | None:
+        members = self.member.view.members if self.member.view else ()
+        return next((m for m in members if m.role == "server" and server_peer(m.rank) == peer), None)
 
     def check_invariants(self) -> None:
         """Raise AssertionError where this state contradicts itself."""

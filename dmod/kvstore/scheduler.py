@@ -35,6 +35,7 @@ def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] 
         timeout_s=settings.timeout_s,
         join_timeout_s=settings.join_timeout_s,
         allow_mixed=settings.allow_mixed,
+        told_of_deaths=settings.deaths_on_stdin,
     )
 
     def on_message(peer: Peer, message: Message, payloads: Sequence[Any], now: float) -> list[Action]:
@@ -53,7 +54,16 @@ def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] 
                 return actions
         return []
 
-    run_node(endpoint, state, on_message, state.stop, state.start(time.monotonic()), stopped, news)
+    run_node(
+        endpoint,
+        state,
+        on_message,
+        state.stop,
+        state.start(time.monotonic()),
+        stopped,
+        news,
+        on_unreachable=state.on_unreachable,
+    )
 
 
 def _read_deaths(lines: Iterable[str], deaths: deque[str], wake: Callable[[], None]) -> None:

@@ -30,6 +30,7 @@ from dmod.kvstore.messages import (
     HeartbeatReply,
     Join,
     Leave,
+    LinkEnded,
     Member,
     Message,
     PeerLost,
@@ -54,6 +55,8 @@ class SchedulerPhase(enum.Enum):
 
 _STOP_S = 0.5
 """How long a scheduler that is told to end stays, to tell those who come late."""
+_KNOCK_S = 0.05
+"""How often the scheduler looks whether one whom another has lost can still be reached."""
 
 
 @dataclass(eq=False)
@@ -63,6 +66,8 @@ class _Node:
     rank: int | None  # None: not chosen yet
     heard: float
     left: bool = False
+    knock: float = float("inf")  # when to look whether it can be reached
+    doubted_until: float = float("-inf")
 
     @property
     def name(self) -> str:
@@ -83,6 +88,9 @@ class SchedulerState:
         How long to wait for all to join.
     allow_mixed : bool
         Admit workers whose fingerprints differ, which gives up equal bits.
+    told_of_deaths : bool
+        Whether somebody watches the processes, and says at once that one has ended, and how (`on_death`).
+        What other processes notice of it is no news then.
 
     Attributes
     ----------
@@ -101,6 +109,7 @@ class SchedulerState:
         timeout_s: float = 10.0,
         join_timeout_s: float = 60.0,
         allow_mixed: bool = False,
+        told_of_deaths: bool = False,
     ):
         self.phase = SchedulerPhase.JOINING
         self.error: MXNetError | None = None
@@ -108,6 +117,7 @@ class SchedulerState:
         self._job, self._version = job, version
         self._sizes = {"worker": num_workers, "server": num_servers}
         self._timeout_s, self._join_timeout_s, self._allow_mixed = timeout_s, join_timeout_s, allow_mixed
+        self._told_of_deaths = told_of_deaths
         self._nodes: dict[Peer, _Node] = {}  # in order of arrival
         self._members: tuple[Member, ...] = ()
         self._view = 0
@@ -137,12 +147,17 @@ class SchedulerState:
         node.heard = now
         return _HANDLERS[self.phase][type(message)](self, node, message, now)
 
-    def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
-        """A connection has been closed at its other end: its process has ended (faster than a timeout)."""
+    def on_unreachable(self, peer: Peer, now: float) -> list[Action]:
+        """A message to `peer` could not be sent: the connection to it has ended, for now at least.
+
+        That alone means nothing: a connection over a network may be made again. But if others have lost
+        their link to the same process at the same time, then it is dead.
+        """
         node = self._nodes.get(peer)
-        if node is None or node.left:
+        if node is None or node.left or now > node.doubted_until:
             return []
-        return self._gone(node, "its connection was closed: it has died, or was killed", 0.0, now)
+        why = "all its connections have ended: it has died, or was killed"
+        return self._gone(node, why, now - node.heard, now)
 
     def on_death(self, role: str, rank: int, why: str, now: float) -> list[Action]:
         """Whoever has started a process says that it has ended, and how; no timeout could be as fast."""
@@ -176,14 +191,16 @@ class SchedulerState:
             # Added up as in `next_timer`: a difference may be rounded to less than the timeout.
             if not node.left and now >= node.heard + self._timeout_s:
                 actions += self._gone(node, "it has stopped answering", now - node.heard, now)
+            elif not node.left and now >= node.knock:
+                actions += self._knock(node, now)
         return actions
 
     def next_timer(self) -> float | None:
         """When `on_timer` should be called next; None: not before another event."""
         if self.phase is SchedulerPhase.ENDED:
             return None
-        heard = [node.heard for node in self._nodes.values() if not node.left]
-        return min([self._deadline, *(time + self._timeout_s for time in heard)])
+        present = [node for node in self._nodes.values() if not node.left]
+        return min([self._deadline, *(min(node.heard + self._timeout_s, node.knock) for node in present)])
 
     def stop(self, error: str, now: float) -> list[Action]:
         """End the job from here (interrupted, for instance): everyone is told why."""
@@ -322,6 +339,19 @@ class SchedulerState:
         del self._arrived[message.name, message.number]
         return [Send(peer, Ack(request)) for peer, request in arrived.values()]
 
+    def _link_ended(self, node: _Node, message: LinkEnded, now: float) -> list[Action]:
+        """`node` has lost its link to another: if that cannot be reached from here either, it is dead."""
+        for other in self._present(message.role):
+            if other.join.incarnation == message.incarnation and not other.left and not self._told_of_deaths:
+                other.doubted_until = now + self._timeout_s / 2
+                return self._knock(other, now)
+        return []
+
+    def _knock(self, node: _Node, now: float) -> list[Action]:
+        """Send something to a node that may be dead, and again while that is in doubt."""
+        node.knock = now + _KNOCK_S if now <= node.doubted_until else float("inf")
+        return [Send(node.peer, HeartbeatReply(self._view))] if now <= node.doubted_until else []
+
     def _fail_barrier(self, which: tuple[str, int], gone: _Node) -> list[Action]:
         waiting = self._arrived.pop(which)
         text = f"barrier({which[0]!r}) waits for {gone.name}, which has left the job"
@@ -424,12 +454,14 @@ _HANDLERS: dict[SchedulerPhase, dict[type[Message], Callable[..., list[Action]]]
     SchedulerPhase.JOINING: {Leave: SchedulerState._leave},
     SchedulerPhase.RUNNING: {
         Heartbeat: SchedulerState._heartbeat,
+        LinkEnded: SchedulerState._link_ended,
         Barrier: SchedulerState._barrier,
         Leave: SchedulerState._leave,
     },
     SchedulerPhase.STOPPING: {Heartbeat: SchedulerState._heartbeat, Leave: SchedulerState._leave},
     SchedulerPhase.LOST: {
         Heartbeat: SchedulerState._tell_lost,
+        LinkEnded: SchedulerState._tell_lost,
         Barrier: SchedulerState._tell_lost,
         Leave: SchedulerState._leave,
     },

@@ -58,6 +58,7 @@ class NodeState(Protocol):
 
 
 OnMessage = Callable[[Peer, Message, Sequence[Any], float], list[Action]]
+OnPeer = Callable[[Peer, float], list[Action]]
 
 
 def join_message(settings: Settings, role: str, addresses: Sequence[str]) -> Join:
@@ -85,6 +86,8 @@ def run_node(
     actions: list[Action],
     stopped: Callable[[], str] = lambda: "",
     news: Callable[[], list[Action]] = list,
+    on_disconnect: OnPeer = lambda peer, now: [],
+    on_unreachable: OnPeer = lambda peer, now: [],
 ) -> None:
     """Carry messages and timers to `state` and its actions out, until it exits.
 
@@ -100,6 +103,8 @@ def run_node(
         Why this process must end, such as a signal that came; '' if it need not.
     news : callable
         What has become known otherwise than by messages has led to these actions.
+    on_disconnect, on_unreachable : callable
+        The state's, with a peer whose link has ended, or that a message could not be sent to, and the time.
 
     Raises
     ------
@@ -107,10 +112,12 @@ def run_node(
         The job has failed, for the reason that the state gives.
     """
     lost: Lost | None = None
+    unreachable: list[Peer] = []
     while True:
         for action in actions:
             if isinstance(action, Send):
-                endpoint.send(action.peer, encode(action.message, action.payloads))
+                if not endpoint.send(action.peer, encode(action.message, action.payloads)):
+                    unreachable.append(action.peer)
             elif isinstance(action, Lost):
                 lost = action
             elif isinstance(action, Exit):
@@ -118,12 +125,20 @@ def run_node(
                 if error is not None:
                     raise error
                 return
-        actions = news() or _next_actions(endpoint, state, on_message)
+        if unreachable:
+            now = time.monotonic()
+            actions = [action for peer in unreachable for action in on_unreachable(peer, now)]
+            unreachable.clear()
+            if actions:
+                continue
+        actions = news() or _next_actions(endpoint, state, on_message, on_disconnect)
         if not actions and (reason := stopped()):
             actions, stopped = on_stop(reason, time.monotonic()), lambda: ""
 
 
-def _next_actions(endpoint: Endpoint, state: NodeState, on_message: OnMessage) -> list[Action]:
+def _next_actions(
+    endpoint: Endpoint, state: NodeState, on_message: OnMessage, on_disconnect: OnPeer
+) -> list[Action]:
     timer = state.next_timer()
     timeout_s = None if timer is None else timer - time.monotonic()
     if timeout_s is not None and timeout_s < -_OVERDUE_S:
@@ -135,6 +150,8 @@ def _next_actions(endpoint: Endpoint, state: NodeState, on_message: OnMessage) -
         # the silence of others for death.
         return state.on_timer(now) if timer is not None and now >= timer else []
     peer, frames = got
+    if not frames:
+        return on_disconnect(peer, now)
     try:
         message, payloads = decode(frames)
     except ProtocolError as error:
@@ -171,7 +188,15 @@ def serve(
     )
     endpoint.connect(SCHEDULER, scheduler)
     try:
-        run_node(endpoint, state, state.on_message, state.leave, state.start(time.monotonic()), stopped)
+        run_node(
+            endpoint,
+            state,
+            state.on_message,
+            state.leave,
+            state.start(time.monotonic()),
+            stopped,
+            on_disconnect=state.on_disconnect,
+        )
     finally:
         if endpoint.rejected:
             log.warning("server: %d messages from outside were dropped", endpoint.rejected)

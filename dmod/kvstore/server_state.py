@@ -13,7 +13,7 @@ import numpy as np
 
 from dmod.kvstore.actions import SCHEDULER, Action, Joined, Lost, Payload, Peer, Send
 from dmod.kvstore.key_table import MakeUpdater
-from dmod.kvstore.member_state import MemberState
+from dmod.kvstore.member_state import MemberState, Phase
 from dmod.kvstore.messages import (
     Ack,
     Again,
@@ -23,6 +23,7 @@ from dmod.kvstore.messages import (
     Hello,
     Init,
     Leave,
+    LinkEnded,
     Message,
     Pending,
     Poll,
@@ -131,8 +132,11 @@ class ServerState(ServerRounds):
         return actions
 
     def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
-        """A connection has been closed at its other end; that of a worker is the scheduler's affair."""
-        return self._follow(self.member.on_disconnect(now), now) if peer == SCHEDULER else []
+        """The link to a worker has ended: unless it has left, the scheduler looks whether it is alive."""
+        rank = self._ranks.pop(peer, None)
+        if rank is None or rank in self._roster.gone or self.member.phase is not Phase.MEMBER:
+            return []
+        return [Send(SCHEDULER, LinkEnded("worker", rank, self._roster.workers[rank].incarnation))]
 
     def on_timer(self, now: float) -> list[Action]:
         """See `MemberState.on_timer`."""

@@ -38,8 +38,8 @@ from dmod.kvstore.messages import (
 
 __all__ = ["PROTOCOL_VERSION", "decode", "encode"]
 
-PROTOCOL_VERSION = 3
-"""Goes up whenever a message changes its fields."""
+PROTOCOL_VERSION = 4
+"""Goes up whenever there is a new message, or one changes its fields."""
 _SHORT = struct.Struct("<BB6xQQQQ")
 _SHORT_FORM = 0xC1
 _LARGEST = (1 << 53) - 1

@@ -60,6 +60,37 @@ def test_messages_go_both_ways_whole_and_in_order(scheme: str) -> None:
         directory.close()
 
 
+@pytest.mark.parametrize("slow", [False, True], ids=["shm", "slow"])
+def test_the_end_of_a_link_is_told_once_after_its_messages(slow: bool) -> None:
+    transport: Transport = ShmTransport(Arena())
+    transport = SlowTransport(transport, 0.01, 1e9) if slow else transport
+    server, client, other = (transport.endpoint() for _ in range(3))
+    directory = PrivateDirectory()
+    try:
+        address = server.bind(f"shm://{directory.path}/s")
+        for endpoint in (client, other):
+            endpoint.connect("the server", address)
+            assert endpoint.send("the server", [b"hello"])
+        peers = [got[0] for _ in range(2) if (got := server.receive(DEADLINE_S)) is not None]
+        for number in range(2):
+            client.send("the server", [bytes([number]), bytes(300_000)])
+        client.close(DEADLINE_S)
+        said = [got for _ in range(3) if (got := server.receive(DEADLINE_S)) is not None]
+        assert [[len(frame) for frame in frames] for _, frames in said] == [[1, 300_000], [1, 300_000], []]
+        gone = {peer for peer, _ in said}
+        assert len(gone) == 1 and server.receive(0) is None
+        assert not server.send(gone.pop(), [b"too late"])
+        # Who ends a link knows it: only the other one is told, here because it sends.
+        server.drop(next(peer for peer in peers if peer != said[0][0]))
+        assert server.receive(0) is None
+        assert not other.send("the server", [b"more"]) and other.receive(DEADLINE_S) == ("the server", [])
+    finally:
+        for endpoint in (server, other):
+            endpoint.close(0)
+        transport.close()
+        directory.close()
+
+
 def test_a_private_directory_is_removed_also_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

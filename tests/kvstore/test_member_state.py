@@ -135,13 +135,6 @@ def test_stop_makes_a_node_leave() -> None:
     assert member().on_message(Stop("done"), 1.0) == [Send(SCHEDULER, Leave(0, ""))]
 
 
-def test_a_closed_connection_counts_as_a_dead_scheduler() -> None:
-    [lost] = member().on_disconnect(1.0)
-    assert isinstance(lost, Lost) and "has closed the connection" in str(lost.error)
-    assert member(Phase.LEAVING).on_disconnect(1.0) == [Exit(None)]
-    assert member(Phase.LEFT).on_disconnect(1.0) == []
-
-
 @pytest.mark.parametrize("phase", list(Phase))
 def test_every_message_that_has_no_place_in_a_phase_changes_nothing(phase: Phase) -> None:
     illegal = [message for message in EXAMPLES if type(message) not in _TRANSITIONS[phase]]

@@ -19,6 +19,7 @@ from dmod.kvstore.messages import (
     HeartbeatReply,
     Join,
     Leave,
+    LinkEnded,
     Message,
     PeerLost,
     Pending,
@@ -194,10 +195,56 @@ def test_a_silent_node_loses_the_job_and_everyone_else_is_told() -> None:
 
 def test_a_lost_job_ends_even_if_nobody_says_goodbye() -> None:
     bench = Bench(timeout_s=10.0).run()
-    bench.scheduler.on_disconnect("worker 1", 3.0)
+    bench.checked(bench.scheduler.on_death("worker", 1, "it was killed", 3.0))
     [end] = bench.timer(13.0)
-    assert isinstance(end, Exit) and "its connection was closed" in str(end.error)
+    assert isinstance(end, Exit) and "it was killed" in str(end.error)
     assert bench.scheduler.next_timer() is None
+
+
+# -- links that end
+
+
+def link_ended(name: str) -> LinkEnded:
+    role, number = name.split()
+    return LinkEnded(role, int(number), int(number) + (100 if role == "worker" else 200))
+
+
+def test_a_node_that_others_have_lost_and_that_cannot_be_reached_is_dead() -> None:
+    bench = Bench(timeout_s=10.0).run()
+    assert bench.checked(bench.scheduler.on_unreachable("server 0", 0.5)) == []  # it may connect again
+    bench.now = 1.0
+    assert bench.say("worker 0", link_ended("server 0")) == [("server 0", HeartbeatReply(1))]
+    told = bench.checked(bench.scheduler.on_unreachable("server 0", 1.001))
+    lost = PeerLost(
+        "server", 0, "host", 200, "all its connections have ended: it has died, or was killed", 1.001
+    )
+    assert told[:2] == [("worker 0", lost), ("worker 1", lost)]
+    assert isinstance(told[2], Lost) and "server 0 (pid 200 on host, silent for 1.0 s) is lost" in str(
+        told[2].error
+    )
+    # What others say of it later changes nothing.
+    assert bench.say("worker 1", link_ended("server 0")) == [("worker 1", lost)]
+
+
+def test_a_node_that_can_be_reached_is_looked_after_for_a_while_and_not_lost() -> None:
+    bench = Bench(timeout_s=10.0).run()
+    bench.say("server 0", link_ended("worker 1"))
+    knocks = 0
+    while (now := bench.scheduler.next_timer()) is not None and now < 9.0:
+        knocks += bench.timer(now) == [("worker 1", HeartbeatReply(1))]
+    assert 50 < knocks <= 100 and bench.scheduler.phase is SchedulerPhase.RUNNING
+    assert bench.checked(bench.scheduler.on_unreachable("worker 1", 9.0)) == []  # that is another matter
+    assert bench.scheduler.next_timer() == 10.0
+
+
+def test_the_end_of_a_link_is_no_news_of_one_who_has_left_or_whom_somebody_watches() -> None:
+    bench = Bench().run()
+    bench.say("worker 1", Leave(0, ""))
+    assert bench.say("server 0", link_ended("worker 1")) == []
+    assert bench.say("server 0", LinkEnded("worker", 0, 4711)) == []  # another process, of earlier
+    watched = Bench(told_of_deaths=True).run()
+    assert watched.say("worker 0", link_ended("server 0")) == []
+    assert watched.checked(watched.scheduler.on_unreachable("server 0", 0.1)) == []
 
 
 def test_a_node_that_leaves_with_an_error_loses_the_job() -> None:
@@ -294,7 +341,6 @@ def test_a_worker_that_left_is_not_missed() -> None:
     bench.say("worker 0", Heartbeat(100, 1))
     bench.say("server 0", Heartbeat(200, 1))
     assert bench.timer(11.0) == []
-    assert bench.checked(bench.scheduler.on_disconnect("worker 1", 11.0)) == []
 
 
 # -- every illegal pair
@@ -310,7 +356,7 @@ def in_phase(phase: SchedulerPhase) -> Bench:
         bench.say("worker 0", Leave(0, ""))
         bench.say("worker 1", Leave(0, ""))
     if phase is SchedulerPhase.LOST:
-        bench.checked(bench.scheduler.on_disconnect("worker 1", 0.0))
+        bench.checked(bench.scheduler.on_death("worker", 1, "it was killed", 0.0))
     if phase is SchedulerPhase.ENDED:
         bench.checked(bench.scheduler.stop("x", 0.0))
         bench.timer(100.0)

@@ -60,6 +60,7 @@ EXAMPLES = [
     messages.Pending(1, ("worker 1",)),
     messages.Resend((1, 2)),
     messages.Error(1, "unknown_key", "push('w'): key 'w' is unknown"),
+    messages.LinkEnded("server", 1, 17),
 ]
 ACK = next(number for number, cls in MESSAGES.items() if cls is messages.Ack)
 IDS = [f"{type(message).__name__}-{i}" for i, message in enumerate(EXAMPLES)]

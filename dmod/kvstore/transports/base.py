@@ -43,12 +43,20 @@ class Endpoint(ABC):
         """Open a connection that `send` and `receive` call `peer`; the other end may start later."""
 
     @abstractmethod
-    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
-        """Send a message. Large frames are borrowed until they have left; a peer that is gone is no error."""
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> bool:
+        """Send a message. Large frames are borrowed until they have left.
+
+        A peer that is gone is no error: the answer is False if the connection to it is known to have ended.
+        """
 
     @abstractmethod
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
-        """The next message; None after `timeout_s`, or earlier because of `wake`."""
+        """The next message; None after `timeout_s`, or earlier because of `wake`.
+
+        A message without frames is the end of a link to a process of this host (`shm`): that process has
+        closed it, or has died. It comes once, after all messages of the link. Over ZeroMQ there is no such
+        news, since a connection that has ended there is made again.
+        """
 
     @abstractmethod
     def drop(self, peer: Peer) -> None:

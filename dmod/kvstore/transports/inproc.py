@@ -55,18 +55,21 @@ class InprocEndpoint(Endpoint):
         with self._hub.lock:
             self._routes[peer] = address
 
-    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> bool:
         copies: list[Frame] = [bytes(frame) for frame in frames]
         with self._hub.lock:
             route = self._routes.get(peer)
             if isinstance(route, str):
                 route = self._reach(peer, route)
             if route is None:
-                return  # nobody is there yet; whoever waits for an answer asks again
+                return True  # nobody is there yet; whoever waits for an answer asks again
             other, name = route
-            if not other._closed and name not in other._dropped:
+            if other._closed:
+                return False
+            if name not in other._dropped:
                 other._inbox.append((name, copies))
                 other._changed.notify()
+            return True
 
     def _reach(self, peer: Peer, address: str) -> tuple[InprocEndpoint, Peer] | None:
         other = self._hub.bound.get(address)

@@ -13,7 +13,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -46,6 +46,12 @@ class ShmTransport(ZmqTransport):
     def endpoint(self) -> Endpoint:
         """A new endpoint."""
         return ShmEndpoint(self._context, self.arena)
+
+
+class _Ended(NamedTuple):
+    """What stands among the sources of messages for a link that has ended."""
+
+    peer: Peer
 
 
 class ShmEndpoint(ZmqEndpoint):
@@ -127,23 +133,25 @@ class ShmEndpoint(ZmqEndpoint):
 
     # ---- messages
 
-    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> bool:
         link = self._links.get(peer)
         if link is None:
-            if not isinstance(peer, int):
-                self._stale = True
-                super().send(peer, frames)
-            return
+            if isinstance(peer, int):
+                return False
+            self._stale = True
+            return super().send(peer, frames)
         if link.closed:
-            return
+            return False
         fd = link.fileno()
         link.send(frames)
         self._watch(peer, link, fd)
+        return not link.closed
 
     def _watch(self, peer: Peer, link: Link, fd: int) -> None:
         """Let the poller tell when `link` can send again, if it waits for that."""
         if link.closed:
             self._forget(peer, fd)
+            self._ready.append(_Ended(peer))
         elif link.blocked != (fd in self._waiting):
             self._waiting ^= {fd}
             self._files.modify(fd, select.POLLIN | select.POLLOUT if link.blocked else select.POLLIN)
@@ -193,6 +201,8 @@ class ShmEndpoint(ZmqEndpoint):
 
     def _read(self, source: object) -> tuple[Peer, list[Frame]] | None:
         if not isinstance(source, int):
+            if isinstance(source, _Ended):
+                return source.peer, []
             self._stale = True
             return super()._read(source)
         peer = self._names.get(source)
@@ -206,9 +216,8 @@ class ShmEndpoint(ZmqEndpoint):
         try:
             messages = [] if link.closed else link.receive()
         except ProtocolError:
-            self.rejected += 1
-            link.close()
-            messages = []
+            self.drop(peer)
+            return None
         if link.closed or self._waiting:
             self._watch(peer, link, source)
         if len(messages) == 1:

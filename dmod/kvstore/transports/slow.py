@@ -71,10 +71,10 @@ class SlowEndpoint(Endpoint):
     def connect(self, peer: Peer, address: str) -> None:
         self._endpoint.connect(peer, address)
 
-    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> bool:
         nbytes = sum(len(frame) for frame in frames)
         self._sent_at = max(time.monotonic(), self._sent_at) + nbytes / self._bytes_per_s
-        self._endpoint.send(peer, [_STAMP.pack(self._sent_at + self._latency_s, nbytes), *frames])
+        return self._endpoint.send(peer, [_STAMP.pack(self._sent_at + self._latency_s, nbytes), *frames])
 
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -92,7 +92,8 @@ class SlowEndpoint(Endpoint):
                 return None  # woken, or too late
 
     def _keep(self, peer: Peer, frames: list[Frame]) -> None:
-        arrives, nbytes = _STAMP.unpack(frames[0])
+        # What is no message, but the end of a link, comes after what has been sent through it.
+        arrives, nbytes = _STAMP.unpack(frames[0]) if frames else (self._received_at, 0)
         self._received_at = max(arrives, self._received_at + nbytes / self._bytes_per_s)
         self._count += 1
         heapq.heappush(self._arriving, (self._received_at, self._count, peer, frames[1:]))

@@ -102,12 +102,12 @@ class ZmqEndpoint(Endpoint):
 
     # ---- messages
 
-    def send(self, peer: Peer, frames: Sequence[Frame]) -> None:
+    def send(self, peer: Peer, frames: Sequence[Frame]) -> bool:
         socket = self._dealers.get(peer)
         try:
             if socket is None:
                 if self._router is None or not isinstance(peer, bytes):
-                    return  # nobody of that name has ever come
+                    return False  # nobody of that name has ever come
                 socket = self._router
                 socket.send(peer, zmq.SNDMORE | zmq.NOBLOCK)
             for frame in frames[:-1]:
@@ -116,7 +116,8 @@ class ZmqEndpoint(Endpoint):
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            # The connection is gone. Whether that matters is for the scheduler to find out.
+            return False  # the connection is gone; whether that matters is for the scheduler to find out
+        return True
 
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
         # One message from each socket that has one, then the poller again: nobody is starved.
