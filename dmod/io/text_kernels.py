@@ -150,16 +150,19 @@ def _first_digits(text, at):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _after_sign(text, at):  # type: ignore[no-untyped-def]
+    """Whether a minus stands at `at`, and where that or a plus ends."""
+    c = text[at]
+    negative = c == _MINUS
+    return negative, at + (negative or c == _PLUS)
+
+
+@_compiled
 def _number(text, at):  # type: ignore[no-untyped-def]
     """The number at `at`, where it ends (at `at` if there is none), and whether `exact_number` is needed."""
     start = at
-    c = text[at]
-    negative = c == _MINUS
-    if negative or c == _PLUS:
-        at += 1
-        c = text[at]
-    first = at
-    mantissa, at = _add_digits(text, at, 0)
+    negative, first = _after_sign(text, at)
+    mantissa, at = _add_digits(text, first, 0)
     c = text[at]
     exponent = 0
     digits = at - first
@@ -174,13 +177,9 @@ def _number(text, at):  # type: ignore[no-untyped-def]
     if digits > _DIGITS:
         mantissa, exponent = _first_digits(text, first)
     if c | 32 == _E:
-        at += 1
+        minus, begin = _after_sign(text, at + 1)
+        at, given = begin, 0
         c = text[at]
-        minus = c == _MINUS
-        if minus or c == _PLUS:
-            at += 1
-            c = text[at]
-        begin, given = at, 0
         while _0 <= c <= _9:
             given = min(given * 10 + (int(c) - _0), 100000)
             at += 1
@@ -234,12 +233,8 @@ def _decided(value, low, high, mantissa, exponent):  # type: ignore[no-untyped-d
 def _integer(text, at):  # type: ignore[no-untyped-def]
     """The whole number of at most 18 digits at `at`, and where it ends: at `at` if there is none."""
     start = at
-    c = text[at]
-    negative = c == _MINUS
-    if negative or c == _PLUS:
-        at += 1
-    first = at
-    value, at = _add_digits(text, at, 0)
+    negative, first = _after_sign(text, at)
+    value, at = _add_digits(text, first, 0)
     if at == first or at - first > _DIGITS:
         at = start
     return (-value if negative else value), at
