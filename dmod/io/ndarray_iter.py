@@ -71,7 +71,7 @@ class NDArrayIter(DataIter):
         super().__init__(int(batch_size))
         self.data = _named_arrays(data, data_name, "data")
         self.label = _named_arrays(label, label_name, "label") if label is not None else []
-        self.num_data = _common_length(self.data + self.label)
+        self.num_data = _common_length(self.data + self.label, {"data": data, "label": label})
         if last_batch_handle != "pad" and self.num_data < self.batch_size:
             raise InvalidArgument(
                 f"NDArrayIter: batch_size={batch_size} with {self.num_data} instances and "
@@ -242,13 +242,22 @@ def _named_arrays(data: Any, default_name: str, what: str) -> list[tuple[str, ND
     elif isinstance(data, list):
         named = {f"_{i}_{default_name}": item for i, item in enumerate(data)}
     else:
-        raise TypeError(
-            f"NDArrayIter: {what} of type {type(data).__name__}, expected an NDArray, a numpy array, "
-            "a list of such or a dict of names to such"
-        )
+        raise TypeError(f"NDArrayIter: {what} is of type {type(data).__name__}; {_expected(what, data)}")
     if not named:
-        raise InvalidArgument(f"NDArrayIter: no arrays in {what}")
-    return [(name, _converted(value, name)) for name, value in named.items()]
+        raise InvalidArgument(f"NDArrayIter: no arrays in {what}; {_expected(what)}")
+    for name, value in named.items():
+        if not _is_array(value) and not isinstance(value, list):
+            raise TypeError(
+                f"NDArrayIter: {what} is a {type(data).__name__} in which {name!r} is of type "
+                f"{type(value).__name__}; {_expected(what, data)}"
+            )
+    return [(name, _converted(value, name, what)) for name, value in named.items()]
+
+
+def _expected(what: str, data: Any = None) -> str:
+    """What may be given, and how to make it of a sequence."""
+    remedy = f"; numpy.array({what}) makes one array of all" if isinstance(data, (list, tuple)) else ""
+    return f"expected an NDArray, a numpy array, a list of arrays or a dict of name to array{remedy}"
 
 
 def _is_array(value: Any) -> bool:
@@ -264,10 +273,8 @@ def _is_csr_matrix(value: Any) -> bool:
     return getattr(value, "format", None) == "csr" and hasattr(value, "indptr")
 
 
-def _converted(value: Any, name: str) -> NDArray:
+def _converted(value: Any, name: str, what: str) -> NDArray:
     if not isinstance(value, NDArray):
-        if not _is_array(value) and not isinstance(value, list):
-            raise TypeError(f"NDArrayIter: {name!r} is of type {type(value).__name__}, expected an array")
         try:
             if _is_csr_matrix(value):
                 parts = (value.data, value.indices, value.indptr)
@@ -275,7 +282,9 @@ def _converted(value: Any, name: str) -> NDArray:
             else:
                 value = array(value)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"NDArrayIter: {name!r} does not make an array of numbers: {error}") from None
+            raise TypeError(
+                f"NDArrayIter: {name!r} does not make an array of numbers: {error}; {_expected(what)}"
+            ) from None
     if value.ndim == 0 or len(value) == 0:
         raise InvalidArgument(
             f"NDArrayIter: {name!r} has shape {value.shape}, expected at least one instance"
@@ -283,12 +292,19 @@ def _converted(value: Any, name: str) -> NDArray:
     return value
 
 
-def _common_length(arrays: list[tuple[str, NDArray]]) -> int:
-    """The number of instances, which all arrays must have."""
+def _common_length(arrays: list[tuple[str, NDArray]], given: Mapping[str, Any]) -> int:
+    """The number of instances, which all arrays must have; `given` is what the user gave, for the message."""
     first_name, first = arrays[0]
     for name, other in arrays:
         if len(other) != len(first):
+            nested = [
+                f"; {what} is a list of {len(value)} lists, each of them read as an array of its own: "
+                f"numpy.array({what}) makes one array of all"
+                for what, value in given.items()
+                if isinstance(value, list) and any(isinstance(item, list) for item in value)
+            ]
             raise InvalidArgument(
                 f"NDArrayIter: {first_name!r} has {len(first)} instances, {name!r} has {len(other)}"
+                + "".join(nested)
             )
     return len(first)

@@ -174,6 +174,7 @@ def test_csr_arrays_give_csr_batches_of_the_same_values(wrap: Any, handle: str, 
         ({"label": Y[:5]}, "'data' has 10 instances, 'softmax_label' has 5"),
         ({"data": X[:0]}, r"'data' has shape \(0, 2\)"),
         ({"data": []}, "no arrays in data"),
+        ({"data": X.tolist()}, r"data is a list of 10 lists, .* numpy\.array\(data\) makes one array"),
         ({"data": {}}, "no arrays in data"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 2.0}, "batch_size=2.0"),
@@ -187,10 +188,25 @@ def test_what_gives_no_batches_is_refused(arguments: dict[str, Any], message: st
         io.NDArrayIter(**{"data": X, "label": Y, **arguments})
 
 
-@pytest.mark.parametrize("data", [None, "abc", 3, (X, X), {"a": "x"}, [1, 2], [["a"], ["b"]]])
-def test_what_is_no_array_is_refused(data: Any) -> None:
-    with pytest.raises(TypeError, match="NDArrayIter"):
+@pytest.mark.parametrize(
+    ("data", "came"),
+    [
+        (None, "data is of type NoneType"),
+        ("abc", "data is of type str"),
+        (3, "data is of type int"),
+        ((X, X), "data is of type tuple"),
+        ({"a": "x"}, "data is a dict in which 'a' is of type str"),
+        ([1, 2], r"data is a list in which '_0_data' is of type int.* numpy\.array\(data\) makes one"),
+        ([["a"], ["b"]], "'_0_data' does not make an array of numbers"),
+        ([[[1, 2], [3]]], "'data' does not make an array of numbers"),
+    ],
+)
+def test_what_is_no_array_is_refused(data: Any, came: str) -> None:
+    with pytest.raises(TypeError, match=f"NDArrayIter: {came}") as error:
         io.NDArrayIter(data)
+    assert "expected an NDArray, a numpy array, a list of arrays or a dict of name to array" in str(
+        error.value
+    )
 
 
 # ---- the base
