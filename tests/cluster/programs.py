@@ -108,6 +108,14 @@ def rounds(directory: Path, count: str = "1000000", then: str = "") -> None:
         sys.exit(3)
 
 
+def barriers(directory: Path) -> None:
+    """Barriers until somebody says that it is enough."""
+    kv = create("dist_sync")
+    while not (directory / "enough").exists():
+        kv.barrier()
+        print("passed", flush=True)
+
+
 def epochs(directory: Path, *lengths: str) -> None:
     """Two epochs; this worker has ``lengths[rank]`` batches in each."""
     kv, weights = create("dist_sync"), [LAYOUT.allocate()]

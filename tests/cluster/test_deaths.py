@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import Cluster, wait_until
+from tests.cluster.relay import Relay
 
 TIMEOUT_S = 2.0
 LONG_S = 40.0  # for those who are told by the kernel: nobody waits for this
@@ -56,6 +57,26 @@ def test_everyone_names_the_lost_process_and_ends(
         if number == signal.SIGSTOP:  # it comes back to a job that is over, and ends too
             os.kill(lost.pid, signal.SIGCONT)
             assert lost.wait(TIMEOUT_S + MARGIN_S) > 0
+
+
+def test_a_connection_that_is_cut_and_made_again_ends_no_job(tmp_path: Path) -> None:
+    with (
+        Cluster(tmp_path, 1, 1, DMOD_TIMEOUT_S=TIMEOUT_S) as cluster,
+        Relay(int(cluster.env["DMLC_PS_ROOT_PORT"])) as relay,
+    ):
+        cluster.start_nodes()
+        worker = cluster.start_worker(0, "barriers", DMLC_PS_ROOT_PORT=relay.port)
+
+        def passed(count: int) -> None:
+            wait_until(lambda: worker.output.count("passed") >= count, f"not {count} barriers were passed")
+
+        passed(1)
+        for _ in range(2):
+            before = worker.output.count("passed")
+            relay.cut()
+            passed(before + 100)  # more than may have been on their way back
+        (tmp_path / "enough").touch()
+        cluster.end_well()
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ class Simulator:
     slow_s : float
         Most seconds that a message takes.
     shared : bool
-        Whether servers read what workers push where it lies.
+        Whether servers read what workers push where it lies. Then they are linked, too: either end hears
+        at once that the other one has ended, however it did.
     """
 
     def __init__(
@@ -213,7 +214,12 @@ class Simulator:
 
     def kill(self, name: str, at: float) -> None:
         """`name` stops for good: it neither says nor hears anything any more."""
-        self._at(at, lambda: setattr(self.processes[name], "alive", False))
+
+        def die() -> None:
+            self.processes[name].alive = False
+            self._end_links(self.processes[name])
+
+        self._at(at, die)
 
     def run(self, deadline_s: float = 300.0) -> None:
         """Until every process has ended; an AssertionError after `deadline_s` on the cluster's clock."""
@@ -246,6 +252,7 @@ class Simulator:
                 process.routes[action.peer] = action.member.addresses[0]
             elif isinstance(action, Exit):
                 process.exit, process.exited_at = action, self.now
+                self._end_links(process)
             elif isinstance(action, Lost):
                 process.lost = action
             elif isinstance(action, Done | Failed):
@@ -281,14 +288,37 @@ class Simulator:
             for _, actions in all_started:
                 self._act(worker, actions)
 
+    def _end_links(self, ended: Process) -> None:
+        """Those who share memory with a process are told that it has ended."""
+        for worker in self.workers if self.shared else ():
+            for peer, name in worker.routes.items():
+                server = self.processes[name]
+                if peer != SCHEDULER and ended in (worker, server):
+                    other, called = (server, worker.name) if ended is worker else (worker, peer)
+                    self._at(self.now + 0.001 * self.random.random(), self._telling(other, called))
+
+    def _telling(self, process: Process, peer: Any) -> Callable[[], None]:
+        def tell() -> None:
+            if self._running(process):
+                self._act(process, process.state.on_disconnect(peer, self.now))
+
+        return tell
+
     def _send(self, process: Process, action: Send) -> None:
         name = process.routes.get(action.peer, action.peer)
+        if process.name == SCHEDULER and not self._running(self.processes[name]):
+            self._at(self.now, lambda: self._unreachable(process, action.peer))
+            return
         frames = encode(action.message, action.payloads)
         copies = 2 if self.random.random() < self.repeat else 1
         for _ in range(copies):
             if self.random.random() >= self.drop:
                 delay = self.slow_s * self.random.random() ** 2
                 self._at(self.now + delay, lambda: self._deliver(process.name, name, frames))
+
+    def _unreachable(self, scheduler: Process, peer: Any) -> None:
+        if self._running(scheduler):
+            self._act(scheduler, scheduler.state.on_unreachable(peer, self.now))
 
     def _deliver(self, source: str, name: str, frames: list[Any]) -> None:
         process = self.processes[name]

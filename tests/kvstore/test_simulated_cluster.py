@@ -224,6 +224,44 @@ def test_a_death_is_named_by_everyone_else_within_the_deadline(
             assert process.error_at - died_at < 10.0 + (1.5 if not network else 8.0)
 
 
+@pytest.mark.parametrize("victim", ["worker process 1", "server process 0"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_death_is_heard_of_at_once_where_links_end_with_it(seed: int, victim: str) -> None:
+    data, died_at = Data(seed, 3, 1), 107.0 + seed * 1.37
+
+    def program(worker: Worker) -> Any:
+        client, rank, weights = yield from setup(worker, data)
+        while True:
+            yield client.pushpull([("w", data.grads[0, rank].copy(), [weights])], worker.now())
+
+    simulator = Simulator(seed, 3, 2, program, shared=True)
+    simulator.kill(victim, died_at)
+    run(simulator, clean=False)
+    dead = simulator.processes[victim]
+    for process in simulator.processes.values():
+        if process is not dead:
+            error = process.error if isinstance(process, Worker) else process.lost and process.lost.error
+            assert isinstance(error, PeerLostError) and "all its connections have ended" in str(error)
+            assert f"(pid {dead.state.member.join.pid} on host" in str(error)
+            assert process.exited_at is not None and process.exited_at < died_at + 1.0  # of a timeout of 10
+        if isinstance(process, Worker) and process is not dead:
+            assert "pushpull('w') was waiting in round" in str(process.error)
+
+
+@pytest.mark.parametrize("network", [{}, CHAOS], ids=["calm", "chaos"])
+@pytest.mark.parametrize("seed", range(3))
+def test_links_that_end_because_a_worker_has_left_end_no_job(seed: int, network: dict[str, float]) -> None:
+    data = Data(seed, 3, 1)
+
+    def program(worker: Worker) -> Any:
+        client, rank, weights = yield from setup(worker, data)
+        yield client.pushpull([("w", data.grads[0, rank].copy(), [weights])], worker.now())
+        for _ in range(10 * rank):  # and so they leave one after the other
+            yield client.pull([("w", [weights])], worker.now())
+
+    run(Simulator(seed, 3, 2, program, shared=True, **network))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_an_error_in_one_worker_reaches_the_others_at_once(seed: int) -> None:
     data = Data(seed, 3, 1)
