@@ -95,8 +95,9 @@ class _SchedulerLine(threading.Thread):
     def _heard(self, frames: Sequence[Frame], now: float) -> None:
         try:
             message, _ = decode(frames)
-        except ProtocolError:
+        except ProtocolError as error:
             self._endpoint.drop(SCHEDULER)
+            log.warning("the scheduler sent something else than a message of ours: %s", error)
             return
         if isinstance(message, HeartbeatReply):
             # Only the last one says anything, and a thread that computes reads none for a while.

@@ -148,7 +148,10 @@ def field_checks(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Join(Message):
-    """A process asks to take part; `rank` None lets the scheduler choose. Repeated until it is answered."""
+    """A process asks to take part; `rank` None lets the scheduler choose. Repeated until it is answered.
+
+    Other versions read all up to `pid`, see `versions`.
+    """
 
     job: Name
     role: NodeRole
@@ -172,7 +175,7 @@ class Admit(Message):
 
 @dataclass(frozen=True, slots=True)
 class Refuse(Message):
-    """The scheduler does not let the process take part."""
+    """The scheduler does not let the process take part. The same in all versions, see `versions`."""
 
     reason: Text
 

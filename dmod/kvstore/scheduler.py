@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import threading
 import time
@@ -12,17 +13,20 @@ from typing import Any
 
 from dmod.base import ClusterError
 from dmod.config import Settings
-from dmod.kvstore.actions import Action, Peer
+from dmod.kvstore.actions import Action, Peer, Send
 from dmod.kvstore.fingerprint import VERSION
-from dmod.kvstore.messages import Message
+from dmod.kvstore.messages import Join, Message, Refuse
 from dmod.kvstore.scheduler_state import SchedulerState
 from dmod.kvstore.server import FAREWELL_S, run_node
 from dmod.kvstore.transports.addresses import scheduler_address
 from dmod.kvstore.transports.base import Endpoint, Transport
 from dmod.kvstore.transports.slow import perhaps_slow
 from dmod.kvstore.transports.zeromq import ZmqTransport
+from dmod.kvstore.versions import ForeignJoin, ForeignRefuse
 
 __all__ = ["run_scheduler", "schedule"]
+
+log = logging.getLogger("dmod.kvstore")
 
 
 def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] = lambda: "") -> None:
@@ -39,7 +43,10 @@ def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] 
     )
 
     def on_message(peer: Peer, message: Message, payloads: Sequence[Any], now: float) -> list[Action]:
-        return state.on_message(peer, message, now)
+        actions = state.on_message(peer, message, now)
+        if isinstance(message, Join | ForeignJoin):
+            _log_refusals(message, actions)
+        return actions
 
     deaths: deque[str] = deque()
     if settings.deaths_on_stdin:
@@ -64,6 +71,14 @@ def schedule(settings: Settings, endpoint: Endpoint, stopped: Callable[[], str] 
         news,
         on_unreachable=state.on_unreachable,
     )
+
+
+def _log_refusals(join: Join | ForeignJoin, actions: Sequence[Action]) -> None:
+    for action in actions:
+        if isinstance(action, Send) and isinstance(action.message, Refuse | ForeignRefuse):
+            rank = "" if isinstance(join, ForeignJoin) or join.rank is None else f" {join.rank}"
+            who = f"{join.role}{rank} (pid {join.pid} on {join.host})"
+            log.warning("the scheduler has refused %s: %s", who, action.message.reason)
 
 
 def _read_deaths(lines: Iterable[str], deaths: deque[str], wake: Callable[[], None]) -> None:

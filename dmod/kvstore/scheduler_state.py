@@ -39,6 +39,7 @@ from dmod.kvstore.messages import (
     Stop,
     View,
 )
+from dmod.kvstore.versions import ForeignJoin, ForeignRefuse
 
 __all__ = ["SchedulerPhase", "SchedulerState"]
 
@@ -140,6 +141,9 @@ class SchedulerState:
         node = self._nodes.get(peer)
         if isinstance(message, Join):
             return self._join(peer, message, now)
+        if isinstance(message, ForeignJoin):
+            refused = Send(peer, ForeignRefuse(message.version, self._other_version(message.version)))
+            return [refused, *self._account_for((message.host, message.pid))]
         if self.phase is SchedulerPhase.ENDED and isinstance(message, Leave):
             return [Send(peer, Ack(message.request))]
         if node is None or type(message) not in _HANDLERS[self.phase]:
@@ -236,13 +240,18 @@ class SchedulerState:
         if join.job != self._job:
             return f"job {join.job!r}, and this is the scheduler of {self._job!r}; DMOD_JOB must be the same"
         if join.version != self._version:
-            return f"dmod {join.version}, and the scheduler has {self._version}; install the same version"
+            return self._other_version(join.version)
         sizes = {"worker": join.num_workers, "server": join.num_servers}
         for role, name in (("worker", "DMLC_NUM_WORKER"), ("server", "DMLC_NUM_SERVER")):
             if sizes[role] != self._sizes[role]:
                 ours = self._sizes[role]
                 return f"{name}={sizes[role]}, and the scheduler has {ours}; set the same everywhere"
         return self._rank_objection(join) or self._fingerprint_objection(join)
+
+    def _other_version(self, theirs: int | str) -> str:
+        theirs = f"protocol {theirs}" if isinstance(theirs, int) else theirs
+        ours = self._version
+        return f"dmod {theirs}, and the scheduler has {ours}; install the same version of dmod on all hosts"
 
     def _rank_objection(self, join: Join) -> str:
         size, present = self._sizes[join.role], self._present(join.role)

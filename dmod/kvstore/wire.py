@@ -4,9 +4,9 @@ Frame 0 is ``[protocol version, number of the message, field, field, ...]`` in t
 message declares its fields. The frames after it are raw arrays; `decode` hands them on as views of
 what was received, `encode` as views of what it was given, so that nothing is copied in between.
 
-It refuses: another protocol version, unknown messages, missing, superfluous or malformed fields, more
-or larger frames than `messages` allows, another number of payloads than the message announces. All of
-these raise `ProtocolError`; nothing else is raised, whatever the frames hold.
+It refuses: another protocol version (but see `versions`), unknown messages, missing, superfluous or malformed
+fields, more or larger frames than `messages` allows, another number of payloads than the message announces.
+All of these raise `ProtocolError`; nothing else is raised, whatever the frames hold.
 
 The messages that training repeats at every step have a short form, which takes a tenth of the time: one
 frame that begins with a byte which msgpack never uses, then the message's number and its fields.
@@ -35,6 +35,7 @@ from dmod.kvstore.messages import (
     Same,
     field_checks,
 )
+from dmod.kvstore.versions import ForeignRefuse, foreign_frame, read_foreign
 
 __all__ = ["PROTOCOL_VERSION", "decode", "encode"]
 
@@ -68,6 +69,8 @@ def encode(message: Message, payloads: Sequence[Outgoing] = ()) -> list[bytes | 
         return [_SHORT.pack(_SHORT_FORM, 1, message.request, message.standing, message.epoch, message.round)]
     if type(message) is Same:
         return [_SHORT.pack(_SHORT_FORM, 2, message.request, message.place, 0, 0)]
+    if type(message) is ForeignRefuse:
+        return [msgpack.packb(foreign_frame(message))]
     values: list[Any] = [getattr(message, name) for name, _ in field_checks(type(message))]
     if isinstance(message, Init):
         values[values.index(message.layout)] = message.layout.to_wire()
@@ -116,7 +119,7 @@ def _decode_header(frame: bytes | memoryview) -> Message:
         raise ProtocolError("a header that is not a list of version, number and fields")
     version, number, *values = header
     if type(version) is not int or version != PROTOCOL_VERSION:
-        raise ProtocolError(f"protocol version {str(version)[:40]}, expected {PROTOCOL_VERSION}")
+        return read_foreign(header, PROTOCOL_VERSION)
     if type(number) is not int or number not in MESSAGES:
         raise ProtocolError(f"no message has the number {str(number)[:40]}")
     cls = MESSAGES[number]

@@ -9,7 +9,7 @@ import numpy as np
 
 from dmod import optimizer as opt
 from dmod.base import EpochEnded
-from dmod.kvstore import KVStore, create
+from dmod.kvstore import KVStore, create, wire
 from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import NDArray, zeros
 
@@ -131,6 +131,11 @@ def epochs(directory: Path, *lengths: str) -> None:
             done += 1
         print(f"epoch {epoch}: {done} rounds, all: {kv.end_epoch()}", flush=True)
     np.savez(directory / f"rank{kv.rank}.npz", weights=weights[0])
+
+
+def another_version(directory: Path) -> None:
+    wire.PROTOCOL_VERSION = 77
+    create("dist_sync")
 
 
 def shapes(directory: Path) -> None:

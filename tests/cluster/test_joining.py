@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dmod.kvstore.wire import PROTOCOL_VERSION
 from tests.cluster.cluster import NODE, PROGRAMS, Cluster, wait_until
 
 
@@ -83,6 +84,23 @@ def test_another_job_s_worker_is_refused(tmp_path: Path) -> None:
         cluster.start("scheduler", NODE, DMLC_ROLE="scheduler")
         cluster.start_worker(0, "rounds", DMOD_JOB="another")
         refused(cluster, "worker 0", "'another'", "DMOD_JOB")
+        pid = cluster.processes["worker 0"].pid
+        wait_until(
+            lambda: cluster.processes["scheduler"].has_said(f"refused worker 0 (pid {pid} on "), "no word"
+        )
+
+
+def test_a_process_of_another_version_learns_it_at_once_and_the_others_go_on(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 1, 1, DMOD_JOIN_TIMEOUT_S=60) as cluster:
+        cluster.start_nodes()
+        other = cluster.start_worker(0, "another_version")
+        version = (
+            f"dmod protocol 77, and the scheduler has protocol {PROTOCOL_VERSION}; install the same version"
+        )
+        refused(cluster, "worker 0", "JoinRefusedError", version)
+        assert cluster.processes["scheduler"].has_said(f"refused worker (pid {other.pid} on ")
+        cluster.start_worker(0, "rounds", 3)
+        cluster.end_well()
 
 
 @pytest.mark.parametrize("role", ["scheduler", "server", "worker"])

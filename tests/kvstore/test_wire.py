@@ -20,6 +20,7 @@ from dmod.kvstore.messages import (
     Member,
     PieceRef,
 )
+from dmod.kvstore.versions import ForeignJoin
 from dmod.kvstore.wire import PROTOCOL_VERSION, decode, encode
 from dmod.ndarray.flat import FlatLayout
 
@@ -107,6 +108,8 @@ def test_garbled_headers_are_refused_or_are_another_valid_message(message: messa
         try:
             decoded, _ = decode([bytes(garbled), *payloads])
         except ProtocolError:
+            continue
+        if isinstance(decoded, ForeignJoin):
             continue
         assert encode(decoded, payloads)  # what is let in can be sent on
 
