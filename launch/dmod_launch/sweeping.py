@@ -65,7 +65,8 @@ def sweep(
         How often settings are drawn; for a grid, how often it is run.
     scheduler : str or ray.tune.schedulers.TrialScheduler, optional
         What stops and pauses trials: 'fifo' (default) lets each run to its end, 'asha' stops those that are
-        behind after 1, 3, 9, ... epochs.
+        behind after 1, 3, 9, ... epochs. One of Tune's own, such as `PopulationBasedTraining`, needs
+        ``time_attr="training_iteration"``, which counts epochs.
     search_alg : ray.tune.search.Searcher, optional
     max_concurrent : int, optional
         How many at a time; default: as many as there are resources for.
