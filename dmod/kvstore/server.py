@@ -12,12 +12,9 @@ import logging
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
-
-import numpy as np
 
 from dmod.base import ClusterError, ProtocolError
 from dmod.config import Settings
@@ -25,6 +22,7 @@ from dmod.kvstore.actions import SCHEDULER, Action, Exit, Lost, Peer, Send
 from dmod.kvstore.fingerprint import VERSION, fingerprint
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, Join, Message
+from dmod.kvstore.patient_maker import PatientMaker
 from dmod.kvstore.server_state import ServerState
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
 from dmod.kvstore.transports.base import Endpoint, Transport
@@ -32,10 +30,7 @@ from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import process_arena, shared_empty
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.transports.slow import perhaps_slow
-from dmod.kvstore.tree import LastSum
 from dmod.kvstore.wire import decode, encode
-from dmod.ndarray.flat import Segment, aligned_empty, aligned_zeros
-from dmod.optimizer import FlatUpdater, from_config
 
 __all__ = ["FAREWELL_S", "join_message", "run_node", "run_server", "serve"]
 
@@ -200,62 +195,6 @@ def serve(
     finally:
         if endpoint.rejected:
             log.warning("server: %d messages from outside were dropped", endpoint.rejected)
-
-
-def make_updater(config: dict[str, Any], segments: tuple[Segment, ...], size: int, dtype: str) -> FlatUpdater:
-    """The optimizer of one piece, from what a worker has sent."""
-    return FlatUpdater(from_config(config), segments, size, dtype)
-
-
-class PatientMaker:
-    """`make_updater`, which shows signs of life while an optimizer's kernels are compiled.
-
-    That is done for the first array that an optimizer is for, on a machine which has no kernels yet, and
-    may take longer than a server may be silent, if the machine is busy.
-
-    Parameters
-    ----------
-    show_life : callable
-    every_s : float
-    """
-
-    def __init__(self, show_life: Callable[[], None], every_s: float):
-        self._show_life, self._every_s = show_life, every_s
-        self._ready: set[str] = set()
-
-    def __call__(
-        self, config: dict[str, Any], segments: tuple[Segment, ...], size: int, dtype: str
-    ) -> FlatUpdater:
-        updater = make_updater(config, segments, size, dtype)
-        name = f"{config} {dtype}"
-        if name not in self._ready:
-            self._ready.add(name)
-            self._try_out(config, dtype)
-        return updater
-
-    def _try_out(self, config: dict[str, Any], dtype: str) -> None:
-        """Update a few elements, which compiles what real updates will call."""
-        failures: list[Exception] = []
-
-        def update() -> None:
-            segment, size = Segment(0, "warm", 0, 16, (16,)), 16
-            weight, given = aligned_zeros(size, dtype), aligned_zeros(size, dtype)
-            given.flags.writeable = False  # as what workers send is, when there is only one of them
-            last = LastSum(given, given, np.dtype(dtype), aligned_empty)
-            try:
-                for grad in (given, last):
-                    make_updater(config, (segment,), size, dtype).update(weight, grad)
-            except Exception as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=update, name="dmod compiles kernels", daemon=True)
-        thread.start()
-        thread.join(self._every_s)
-        while thread.is_alive():
-            self._show_life()
-            thread.join(self._every_s)
-        if failures:  # real updates will say so to those who ask for them
-            log.debug("trying out %s on %s: %s", config.get("name"), dtype, failures[0])
 
 
 def _keep_freed_memory() -> None:

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from dmod.kvstore import server
-from dmod.kvstore.server import PatientMaker
+from dmod.kvstore import patient_maker
+from dmod.kvstore.patient_maker import PatientMaker
 from dmod.ndarray.flat import Segment
 from dmod.optimizer import SGD
 
@@ -31,7 +31,7 @@ def test_signs_of_life_are_shown_while_kernels_are_compiled(monkeypatch: pytest.
         if len(shown) == 3:
             alive.set()
 
-    monkeypatch.setattr(server, "make_updater", make)
+    monkeypatch.setattr(patient_maker, "make_updater", make)
     maker = PatientMaker(show_life, 0.001)
     for _ in range(2):
         maker({"name": "sgd"}, SEGMENTS, 16, "float32")
@@ -51,5 +51,5 @@ def test_an_optimizer_that_fails_when_it_is_tried_out_fails_later_by_name(
         def update(self, weight: np.ndarray, grad: object) -> None:
             raise ZeroDivisionError
 
-    monkeypatch.setattr(server, "make_updater", lambda *arguments: Failing())
+    monkeypatch.setattr(patient_maker, "make_updater", lambda *arguments: Failing())
     assert isinstance(PatientMaker(lambda: None, 1.0)({}, SEGMENTS, 16, "float32"), Failing)
