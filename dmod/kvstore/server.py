@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from dmod.base import ClusterError, ProtocolError
+from dmod.base import ClusterError, MXNetError, ProtocolError
 from dmod.config import Settings
 from dmod.kvstore.actions import SCHEDULER, Action, Exit, Lost, Peer, Send
 from dmod.kvstore.fingerprint import VERSION, fingerprint
@@ -105,7 +105,42 @@ def run_node(
     ------
     MXNetError
         The job has failed, for the reason that the state gives.
+    Exception
+        A mistake of ours: the others are told of it, as of any error that ends a process.
     """
+    try:
+        error = _run(
+            endpoint, state, on_message, on_stop, actions, stopped, news, on_disconnect, on_unreachable
+        )
+    except Exception as mistake:
+        _tell(endpoint, on_stop, f"{type(mistake).__name__}: {mistake}")
+        raise
+    if error is not None:
+        raise error
+
+
+def _tell(endpoint: Endpoint, on_stop: Callable[[str, float], list[Action]], reason: str) -> None:
+    """Say why this process ends, as far as it still can."""
+    try:
+        for action in on_stop(reason, time.monotonic()):
+            if isinstance(action, Send):
+                endpoint.send(action.peer, encode(action.message, action.payloads))
+    except Exception as error:
+        log.debug("nobody could be told of %s: %s", reason, error)
+
+
+def _run(
+    endpoint: Endpoint,
+    state: NodeState,
+    on_message: OnMessage,
+    on_stop: Callable[[str, float], list[Action]],
+    actions: list[Action],
+    stopped: Callable[[], str],
+    news: Callable[[], list[Action]],
+    on_disconnect: OnPeer,
+    on_unreachable: OnPeer,
+) -> MXNetError | None:
+    """See `run_node`; returns why the job has failed, None if it has ended well."""
     lost: Lost | None = None
     unreachable: list[Peer] = []
     while True:
@@ -116,10 +151,7 @@ def run_node(
             elif isinstance(action, Lost):
                 lost = action
             elif isinstance(action, Exit):
-                error = action.error or (None if lost is None else lost.error)
-                if error is not None:
-                    raise error
-                return
+                return action.error or (None if lost is None else lost.error)
         if unreachable:
             now = time.monotonic()
             actions = [action for peer in unreachable for action in on_unreachable(peer, now)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import Arena
 from dmod.kvstore.transports.shm import ShmTransport
 from dmod.kvstore.transports.slow import SlowTransport
+from dmod.kvstore.transports.zeromq import ZmqTransport
 
 DEADLINE_S = 20.0
 
@@ -89,6 +91,32 @@ def test_the_end_of_a_link_is_told_once_after_its_messages(slow: bool) -> None:
             endpoint.close(0)
         transport.close()
         directory.close()
+
+
+def test_who_was_dropped_cannot_keep_others_waiting() -> None:
+    transport = ZmqTransport()
+    server, client = transport.endpoint(), transport.endpoint()
+    client.connect("the server", server.bind("tcp://127.0.0.1:0"))
+    client.send("the server", [b"garbage"])
+    peer, _ = server.receive(DEADLINE_S) or (None, [])
+    server.drop(peer)
+    enough = threading.Event()
+
+    def flood() -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not enough.is_set() and time.monotonic() < deadline:
+            client.send("the server", [b"more garbage"])
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        assert server.receive(0.01) is None and flooding.is_alive()
+    finally:
+        enough.set()
+        flooding.join()
+        for endpoint in (server, client):
+            endpoint.close(0)
+        transport.close()
 
 
 def test_a_private_directory_is_removed_also_after_a_kill(
