@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dmod.base import ClusterError, DeadlineError, MXNetError, PeerLostError
 from dmod.kvstore.actions import Action, Exit, Lost, Peer, Send
+from dmod.kvstore.admission import Admission, Node
 from dmod.kvstore.member_state import LEAVE_REQUEST, lost_text
 from dmod.kvstore.messages import (
     Ack,
@@ -58,21 +58,6 @@ _STOP_S = 0.5
 """How long a scheduler that is told to end stays, to tell those who come late."""
 _KNOCK_S = 0.05
 """How often the scheduler looks whether one whom another has lost can still be reached."""
-
-
-@dataclass(eq=False)
-class _Node:
-    peer: Peer
-    join: Join
-    rank: int | None  # None: not chosen yet
-    heard: float
-    left: bool = False
-    knock: float = float("inf")  # when to look whether it can be reached
-    doubted_until: float = float("-inf")
-
-    @property
-    def name(self) -> str:
-        return f"{self.join.role} {self.rank} (pid {self.join.pid} on {self.join.host})"
 
 
 class SchedulerState:
@@ -115,11 +100,11 @@ class SchedulerState:
         self.phase = SchedulerPhase.JOINING
         self.error: MXNetError | None = None
         self.violations = 0
-        self._job, self._version = job, version
         self._sizes = {"worker": num_workers, "server": num_servers}
-        self._timeout_s, self._join_timeout_s, self._allow_mixed = timeout_s, join_timeout_s, allow_mixed
+        self._admission = Admission(job, version, self._sizes, allow_mixed)
+        self._timeout_s, self._join_timeout_s = timeout_s, join_timeout_s
         self._told_of_deaths = told_of_deaths
-        self._nodes: dict[Peer, _Node] = {}  # in order of arrival
+        self._nodes: dict[Peer, Node] = {}  # in order of arrival
         self._members: tuple[Member, ...] = ()
         self._view = 0
         self._deadline = float("inf")  # of joining, stopping, or being lost
@@ -142,7 +127,8 @@ class SchedulerState:
         if isinstance(message, Join):
             return self._join(peer, message, now)
         if isinstance(message, ForeignJoin):
-            refused = Send(peer, ForeignRefuse(message.version, self._other_version(message.version)))
+            why = self._admission.other_version(f"protocol {message.version}")
+            refused = Send(peer, ForeignRefuse(message.version, why))
             return [refused, *self._account_for((message.host, message.pid))]
         if self.phase is SchedulerPhase.ENDED and isinstance(message, Leave):
             return [Send(peer, Ack(message.request))]
@@ -226,74 +212,19 @@ class SchedulerState:
             known.peer, known.heard = peer, now
             self._nodes[peer] = known
             return self._tell_state(known)
-        if why := self._objection(message):
+        lost = "" if self._lost is None else f"the job is lost: {lost_text(self._lost)}"
+        if why := lost or self._admission.objection(message, self._nodes.values()):
             return [Send(peer, Refuse(why[:8192])), *self._account_for(message.incarnation)]
-        self._nodes[peer] = _Node(peer, message, message.rank, now)
+        self._nodes[peer] = Node(peer, message, message.rank, now)
         if self._missing():
             return self._tell_state(self._nodes[peer])
         return self._begin(now)
 
-    def _objection(self, join: Join) -> str:
-        """Why a process cannot take part; '' if it can."""
-        if self._lost is not None:
-            return f"the job is lost: {lost_text(self._lost)}"
-        if join.job != self._job:
-            return f"job {join.job!r}, and this is the scheduler of {self._job!r}; DMOD_JOB must be the same"
-        if join.version != self._version:
-            return self._other_version(join.version)
-        sizes = {"worker": join.num_workers, "server": join.num_servers}
-        for role, name in (("worker", "DMLC_NUM_WORKER"), ("server", "DMLC_NUM_SERVER")):
-            if sizes[role] != self._sizes[role]:
-                ours = self._sizes[role]
-                return f"{name}={sizes[role]}, and the scheduler has {ours}; set the same everywhere"
-        return self._rank_objection(join) or self._fingerprint_objection(join)
-
-    def _other_version(self, theirs: int | str) -> str:
-        theirs = f"protocol {theirs}" if isinstance(theirs, int) else theirs
-        ours = self._version
-        return f"dmod {theirs}, and the scheduler has {ours}; install the same version of dmod on all hosts"
-
-    def _rank_objection(self, join: Join) -> str:
-        size, present = self._sizes[join.role], self._present(join.role)
-        if join.rank is not None and join.rank >= size:
-            return f"{join.role} {join.rank}: ranks are 0 to {size - 1}"
-        for node in present:
-            if node.rank is not None and node.rank == join.rank:
-                return f"there is a {node.name} already; give every process another rank, or end the old one"
-        if len(present) >= size or self.phase is not SchedulerPhase.JOINING:
-            return f"the job has its {size} {join.role}{'s' * (size > 1)} already"
-        return ""
-
-    def _fingerprint_objection(self, join: Join) -> str:
-        first = next((n for n in self._present("worker")), None)
-        if join.role != "worker" or self._allow_mixed or first is None:
-            return ""
-        ours, theirs = join.fingerprint, first.join.fingerprint
-        for name in sorted(ours.keys() | theirs.keys()):
-            a, b = ours.get(name, "nothing"), theirs.get(name, "nothing")
-            if a != b:
-                who = f"the worker with pid {first.join.pid} on {first.join.host}"
-                return (
-                    f"{name} is {a!r} here, but {b!r} in {who}: results would not be reproducible; "
-                    "make them equal, or set DMOD_ALLOW_MIXED=1"
-                )
-        return ""
-
-    def _present(self, role: str) -> list[_Node]:
-        return [node for node in self._nodes.values() if node.join.role == role]
-
     def _missing(self) -> tuple[str, ...]:
-        """Who has not joined, by rank where that is certain."""
-        missing: list[str] = []
-        for role, size in self._sizes.items():
-            present = self._present(role)
-            free = [rank for rank in range(size) if rank not in {node.rank for node in present}]
-            unranked = sum(node.rank is None for node in present)
-            if unranked == 0:
-                missing += [f"{role} {rank}" for rank in free][:64]
-            elif len(free) > unranked:
-                missing.append(f"{len(free) - unranked} {role}{'s' * (len(free) - unranked > 1)}")
-        return tuple(missing)
+        return self._admission.missing(self._nodes.values())
+
+    def _present(self, role: str) -> list[Node]:
+        return [node for node in self._nodes.values() if node.join.role == role]
 
     def _begin(self, now: float) -> list[Action]:
         """All are there: give ranks, in order of arrival, to those that have none, and tell everyone."""
@@ -312,7 +243,7 @@ class SchedulerState:
             node.heard = now
         return [action for node in nodes for action in self._tell_state(node)]
 
-    def _tell_state(self, node: _Node) -> list[Action]:
+    def _tell_state(self, node: Node) -> list[Action]:
         """What a node that has said nothing in particular should know."""
         if self._lost is not None:
             return [Send(node.peer, self._lost)]
@@ -325,12 +256,12 @@ class SchedulerState:
 
     # -- running
 
-    def _heartbeat(self, node: _Node, message: Heartbeat, now: float) -> list[Action]:
+    def _heartbeat(self, node: Node, message: Heartbeat, now: float) -> list[Action]:
         reply = Send(node.peer, HeartbeatReply(self._view))
         missed = message.view != self._view or self.phase is not SchedulerPhase.RUNNING
         return [reply, *(self._tell_state(node) if missed else [])]
 
-    def _barrier(self, node: _Node, message: Barrier, now: float) -> list[Action]:
+    def _barrier(self, node: Node, message: Barrier, now: float) -> list[Action]:
         rank, passed = node.rank, self._barriers.get(message.name, 0)
         if node.join.role != "worker" or rank is None or message.number > passed + 1:
             return self._stray(node.peer, message)
@@ -348,7 +279,7 @@ class SchedulerState:
         del self._arrived[message.name, message.number]
         return [Send(peer, Ack(request)) for peer, request in arrived.values()]
 
-    def _link_ended(self, node: _Node, message: LinkEnded, now: float) -> list[Action]:
+    def _link_ended(self, node: Node, message: LinkEnded, now: float) -> list[Action]:
         """`node` has lost its link to another: if that cannot be reached from here either, it is dead."""
         for other in self._present(message.role):
             if other.join.incarnation == message.incarnation and not other.left and not self._told_of_deaths:
@@ -356,17 +287,17 @@ class SchedulerState:
                 return self._knock(other, now)
         return []
 
-    def _knock(self, node: _Node, now: float) -> list[Action]:
+    def _knock(self, node: Node, now: float) -> list[Action]:
         """Send something to a node that may be dead, and again while that is in doubt."""
         node.knock = now + _KNOCK_S if now <= node.doubted_until else float("inf")
         return [Send(node.peer, HeartbeatReply(self._view))] if now <= node.doubted_until else []
 
-    def _fail_barrier(self, which: tuple[str, int], gone: _Node) -> list[Action]:
+    def _fail_barrier(self, which: tuple[str, int], gone: Node) -> list[Action]:
         waiting = self._arrived.pop(which)
         text = f"barrier({which[0]!r}) waits for {gone.name}, which has left the job"
         return [Send(peer, Error(request, "peer_lost", text)) for peer, request in waiting.values()]
 
-    def _leave(self, node: _Node, message: Leave, now: float) -> list[Action]:
+    def _leave(self, node: Node, message: Leave, now: float) -> list[Action]:
         acknowledged: list[Action] = [Send(node.peer, Ack(LEAVE_REQUEST))]
         if self.phase is SchedulerPhase.JOINING:
             del self._nodes[node.peer]
@@ -402,7 +333,7 @@ class SchedulerState:
 
     # -- losing
 
-    def _gone(self, node: _Node, why: str, silent_s: float, now: float) -> list[Action]:
+    def _gone(self, node: Node, why: str, silent_s: float, now: float) -> list[Action]:
         """A node will say nothing more."""
         if self.phase is SchedulerPhase.JOINING:
             del self._nodes[node.peer]  # another may take its place
@@ -412,7 +343,7 @@ class SchedulerState:
             return self._lose_node(node, why, silent_s, now)
         return self._end_if_alone()  # while stopping it makes no difference any more
 
-    def _lose_node(self, node: _Node, why: str, silent_s: float, now: float) -> list[Action]:
+    def _lose_node(self, node: Node, why: str, silent_s: float, now: float) -> list[Action]:
         join = node.join
         lost = PeerLost(join.role, node.rank or 0, join.host, join.pid, why[:8192], silent_s)
         return self._lose(lost, PeerLostError(lost_text(lost)), now)
@@ -424,7 +355,7 @@ class SchedulerState:
         told: list[Action] = [Send(node.peer, lost) for node in self._nodes.values() if not node.left]
         return [*told, Lost(error), *self._end_if_alone()]
 
-    def _tell_lost(self, node: _Node, message: Message, now: float) -> list[Action]:
+    def _tell_lost(self, node: Node, message: Message, now: float) -> list[Action]:
         return self._tell_state(node)
 
     def _out_of_time(self, now: float) -> list[Action]:
