@@ -192,6 +192,11 @@ class SchedulerState:
         present = [node for node in self._nodes.values() if not node.left]
         return min([self._deadline, *(min(node.heard + self._timeout_s, node.knock) for node in present)])
 
+    def name_of(self, peer: Peer) -> str:
+        """Who is at the other end of a connection, for people."""
+        node = self._nodes.get(peer)
+        return "one who has not joined" if node is None else node.name
+
     def stop(self, error: str, now: float) -> list[Action]:
         """End the job from here (interrupted, for instance): everyone is told why."""
         if self.phase in (SchedulerPhase.LOST, SchedulerPhase.ENDED):

@@ -51,6 +51,8 @@ class NodeState(Protocol):
 
     def next_timer(self) -> float | None: ...
 
+    def name_of(self, peer: Peer) -> str: ...
+
 
 OnMessage = Callable[[Peer, Message, Sequence[Any], float], list[Action]]
 OnPeer = Callable[[Peer, float], list[Action]]
@@ -183,7 +185,10 @@ def _next_actions(
         message, payloads = decode(frames)
     except ProtocolError as error:
         endpoint.drop(peer)
-        log.warning("dropped a connection that sent something else than a message of ours: %s", error)
+        who = state.name_of(peer)
+        log.warning(
+            "dropped a connection that sent something else than a message of ours: %s: %s", who, error
+        )
         return []
     return on_message(peer, message, payloads, now)
 

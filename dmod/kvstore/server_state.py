@@ -146,6 +146,13 @@ class ServerState(ServerRounds):
         """See `MemberState.next_timer`."""
         return self.member.next_timer()
 
+    def name_of(self, peer: Peer) -> str:
+        """Who is at the other end of a connection, for people."""
+        worker = self._roster.workers.get(self._ranks.get(peer, -1))
+        if worker is None:
+            return "the scheduler" if peer == SCHEDULER else "one who has not said who it is"
+        return f"worker {worker.rank} (pid {worker.pid} on {worker.host})"
+
     def leave(self, error: str, now: float) -> list[Action]:
         """This server has to end, because of `error` or on request: the scheduler is told."""
         return self.member.leave(error, now)

@@ -65,6 +65,7 @@ def test_garbage_is_dropped_and_counted_and_the_job_goes_on(tmp_path: Path) -> N
             context.term()
         said = "dropped a connection that sent something else"
         wait_until(lambda: server.output.count(said) >= 2, "the server has said nothing of the garbage")
+        assert "one who has not said who it is" in server.output
         assert all(w.popen.poll() is None for w in (*workers, server))
         os.kill(workers[0].pid, signal.SIGINT)  # ends the job in good time
         for process in cluster.processes.values():

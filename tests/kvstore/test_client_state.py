@@ -34,6 +34,7 @@ from dmod.kvstore.messages import (
     Init,
     Join,
     Leave,
+    LinkEnded,
     Member,
     Message,
     PeerLost,
@@ -617,3 +618,14 @@ def test_leave_before_joining() -> None:
     assert isinstance(bench.ends[0], Failed)
     bench.hear(SCHEDULER, Ack(0))
     assert bench.ends[number] == Done(number)
+
+
+def test_the_end_of_a_link_is_told_to_the_scheduler_and_ends_nothing_by_itself() -> None:
+    bench = Bench(num_servers=2)
+    told = Send(SCHEDULER, LinkEnded("server", 1, 91))
+    assert bench.do(bench.client.on_disconnect("server 1", 1.0)) == [told]
+    assert bench.client.error is None and bench.client.ready
+    bench.call("leave", "")
+    for server in range(2):
+        bench.answer(Leave, Ack, server=server)
+    assert bench.do(bench.client.on_disconnect("server 0", 2.0)) == []  # it may leave too, now

@@ -120,7 +120,7 @@ def test_descriptors_of_something_else_are_refused_and_closed(pair: Pair, tmp_pa
 
 
 def test_an_endpoint_drops_bad_peers_and_other_users_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     transport = ShmTransport(Arena())
     server, client, stranger = transport.endpoint(), transport.endpoint(), transport.endpoint()
@@ -135,6 +135,7 @@ def test_an_endpoint_drops_bad_peers_and_other_users_and_goes_on(
         client.send("server", [b"hello"])
         peer, frames = server.receive(DEADLINE_S) or (None, [])
         assert bytes(frames[0]) == b"hello" and server.rejected == 1
+        assert f"dropped the link to process {os.getpid()} of this host: a packet of" in caplog.text
         assert bad.recv(1) == b""  # closed
         user = os.getuid()
         monkeypatch.setattr(os, "getuid", lambda: user + 1)

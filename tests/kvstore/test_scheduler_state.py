@@ -385,6 +385,8 @@ def test_a_stranger_is_heard_only_if_it_joins() -> None:
         if not isinstance(message, Join):
             assert all(isinstance(answer, Error) for _, answer in bench.say("stranger", message))
     assert isinstance(bench.join("worker 0")[0][1], View)
+    assert bench.scheduler.name_of("worker 0") == "worker 0 (pid 100 on host)"
+    assert bench.scheduler.name_of("stranger") == "one who has not joined"
 
 
 # -- deaths that the launcher sees

@@ -23,6 +23,9 @@ class Idle:
     def next_timer(self) -> float | None:
         return None
 
+    def name_of(self, peer: Peer) -> str:
+        return "somebody"
+
 
 def test_a_mistake_of_ours_is_told_before_the_process_ends() -> None:
     transport = InprocTransport()

@@ -22,6 +22,7 @@ from dmod.kvstore.messages import (
     Init,
     Join,
     Leave,
+    LinkEnded,
     Member,
     Message,
     Pending,
@@ -305,6 +306,17 @@ def test_strangers_are_refused() -> None:
         assert only_error(bench.say(7, message, *payloads)).code == "protocol"
     assert only_error(bench.say(7, Hello(1, "other", 0, 100))).code == "fenced"
     assert only_error(bench.say(7, Hello(1, "job", 5, 100))).code == "fenced"
+
+
+def test_the_end_of_a_link_is_told_to_the_scheduler_unless_its_worker_has_left() -> None:
+    bench = Bench(3)
+    assert bench.server.name_of("peer 1") == "worker 1 (pid 11 on host)"
+    assert bench.server.on_disconnect("peer 1", 1.0) == [Send(SCHEDULER, LinkEnded("worker", 1, 101))]
+    assert bench.server.on_disconnect("peer 1", 1.0) == []
+    bench.say(2, Leave(bench.next(), ""))
+    assert bench.server.on_disconnect("peer 2", 2.0) == []
+    assert bench.server.on_disconnect("peer 7", 3.0) == []  # nobody
+    assert bench.server.name_of("peer 7") == "one who has not said who it is"
 
 
 def test_an_older_incarnation_is_fenced() -> None:

@@ -27,11 +27,12 @@ from dmod.kvstore.messages import MAX_FRAMES, MAX_HEADER_NBYTES, MAX_TOTAL_NBYTE
 from dmod.kvstore.transports.base import Frame
 from dmod.kvstore.transports.segments import Arena, MappedSegment, Place
 
-__all__ = ["Link"]
+__all__ = ["Link", "credentials"]
 
 _JOIN_BELOW_NBYTES = 1 << 17
 _BUFFER_NBYTES = 1 << 18
 _SOCKET_NBYTES = 1 << 20
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _PREFIX = struct.Struct("<II")  # bytes of the list, bytes of all frames behind it
 _MAX_LIST_NBYTES = 40 * MAX_FRAMES
 _MAX_INLINE_NBYTES = MAX_TOTAL_NBYTES + MAX_HEADER_NBYTES
@@ -78,6 +79,10 @@ class Link:
     def fileno(self) -> int:
         """For pollers."""
         return self._socket.fileno()
+
+    def peer_pid(self) -> int:
+        """The process at the other end; 0 if it cannot be seen from here."""
+        return credentials(self._socket)[0]
 
     @property
     def blocked(self) -> bool:
@@ -273,6 +278,14 @@ class Link:
         if type(number) is not int or type(nbytes) is not int or number in self._segments or not self._fds:
             raise ProtocolError("a segment without a number or a file descriptor of its own")
         self._segments[number] = MappedSegment(self._fds.popleft(), nbytes)
+
+
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end of a Unix-domain socket."""
+    pid, uid, _ = _CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return pid, uid
 
 
 def _send_fds(sock: socket.socket, data: memoryview, fds: Sequence[int]) -> int:

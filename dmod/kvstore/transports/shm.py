@@ -6,10 +6,10 @@ such an address. Whoever connects must belong to the same user. Everything else 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,14 +20,15 @@ import zmq
 from dmod.base import ProtocolError
 from dmod.kvstore.actions import Peer
 from dmod.kvstore.transports.base import Endpoint, Frame
-from dmod.kvstore.transports.links import Link
+from dmod.kvstore.transports.links import Link, credentials
 from dmod.kvstore.transports.segments import Arena, process_arena
 from dmod.kvstore.transports.zeromq import ZmqEndpoint, ZmqTransport
 
 __all__ = ["SCHEME", "ShmTransport"]
 
 SCHEME = "shm://"
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+log = logging.getLogger("dmod.kvstore")
 
 
 class ShmTransport(ZmqTransport):
@@ -115,8 +116,7 @@ class ShmEndpoint(ZmqEndpoint):
             sock, _ = self._listener.accept()
         except OSError:
             return
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        if _CREDENTIALS.unpack(credentials)[1] != os.getuid():
+        if credentials(sock)[1] != os.getuid():
             self.rejected += 1
             sock.close()
             return
@@ -215,7 +215,8 @@ class ShmEndpoint(ZmqEndpoint):
             link.flush()
         try:
             messages = [] if link.closed else link.receive()
-        except ProtocolError:
+        except ProtocolError as error:
+            log.warning("dropped the link to process %d of this host: %s", link.peer_pid(), error)
             self.drop(peer)
             return None
         if link.closed or self._waiting:
