@@ -350,7 +350,7 @@ class KVStore(KVStoreBase):
 
     @property
     def prefers_overlap(self) -> bool:
-        """Whether gradients should leave early if nobody says otherwise: if a server is on another host."""
+        """Whether gradients should leave early: as ``DMOD_OVERLAP`` says, else if a server is elsewhere."""
         return False
 
     def settle(self) -> None:

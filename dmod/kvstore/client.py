@@ -30,6 +30,7 @@ from dmod.kvstore.transports.base import Endpoint, Frame, Transport
 from dmod.kvstore.transports.segments import process_arena
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.transports.slow import perhaps_slow
+from dmod.kvstore.transports.windows import HostMemory
 from dmod.kvstore.wire import decode, encode
 
 __all__ = ["Client"]
@@ -316,7 +317,7 @@ class Client:
                 log.info("%s at %s: %s; trying its next address", peer, address, error.strerror)
                 continue
             if address.startswith(SCHEME):
-                self.state.share_memory(server.rank, process_arena())
+                self.state.share_memory(server.rank, HostMemory(process_arena()))
             return
         raise ClusterError(
             f"server {server.rank} (pid {server.pid} on {server.host}) listens at "

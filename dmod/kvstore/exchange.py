@@ -23,7 +23,7 @@ import numpy as np
 
 from dmod.kvstore.actions import Outgoing, Payload, Staged
 from dmod.kvstore.compression import Compressor
-from dmod.kvstore.messages import Again, Message, PieceRef, Pull, Push, PushPull, Same, Values
+from dmod.kvstore.messages import Again, Key, Message, PieceRef, Pull, Push, PushPull, Same, Values
 from dmod.kvstore.outstanding import Build, ClientPiece, Take
 from dmod.kvstore.parts import ClientKey, joined
 from dmod.kvstore.standing import Repeat
@@ -37,14 +37,27 @@ Entry = tuple[ClientKey, "np.ndarray | None", Sequence[np.ndarray]]
 """A key, the array to push, and where to write the values; each whole, and 1-D."""
 
 
+class Shown(Protocol):
+    """What `transports.windows.Shown` is: an array of this process that is a server's memory."""
+
+    def refresh(self) -> None:
+        """Give up what this process has written there since."""
+
+    def hide(self) -> None:
+        """Be private memory again."""
+
+
 class SharedMemory(Protocol):
-    """What `transports.segments.Arena` is: memory that servers of this host can read."""
+    """What `transports.windows.HostMemory` is: memory that this process and servers of its host share."""
 
     def empty(self, size: int, dtype: np.dtype) -> np.ndarray | None:
         """An uninitialised 1-D array, or None if there is no memory for it."""
 
     def owns(self, array: np.ndarray) -> bool:
-        """Whether an array lies there."""
+        """Whether an array lies where servers can read it."""
+
+    def show(self, key: Key, out: np.ndarray, value: np.ndarray) -> Shown | None:
+        """Have `out` be the memory of `value`, which a server keeps for `key`; None if that cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,14 +246,12 @@ class Exchange:
         False if the answer refers to what this worker does not know.
         """
         if isinstance(message, Same):
-            known = None if repeat is None else repeat.values.get(message.place)
-            if known is None:
-                return False
-            self.deliver(unit, known)
-        elif isinstance(message, Values):
+            return repeat is not None and self.deliver_again(unit, repeat, message.place)
+        if isinstance(message, Values):
             take = self._joined_values if self._joins(unit) else self._values
             values = take(unit, payloads)
             if repeat is not None:
+                repeat.hide()
                 repeat.remember(message.place, values)
             self.deliver(unit, values)
         return None
@@ -260,6 +271,37 @@ class Exchange:
         if joined.size != unit.size:
             raise ValueError(f"{joined.size} elements for {len(unit.pieces)} pieces of {unit.size}")
         return [joined[span] for span in unit.spans]
+
+    def deliver_again(self, unit: Unit, repeat: Repeat, place: int) -> bool:
+        """Write the values at a place that is known into the user's arrays; False if it is not known.
+
+        Arrays in windows are that place from the second time on, and nothing is written.
+        """
+        if repeat.place == place and repeat.shown:
+            for shown in repeat.shown:
+                shown.refresh()
+            return True
+        values = repeat.values.get(place)
+        if values is None:
+            return False
+        repeat.hide()
+        if repeat.stays_at(place) and self._show(unit, repeat, values):
+            return True
+        self.deliver(unit, values)
+        return True
+
+    def _show(self, unit: Unit, repeat: Repeat, values: Sequence[np.ndarray]) -> bool:
+        memory = self._shared.get(unit.server)
+        if memory is None or self._joins(unit):
+            return False
+        for (i, cut), value in zip(unit.places, values, strict=True):
+            for out in self._entries[i][2]:
+                shown = memory.show(self._entries[i][0].key, out[cut], value)
+                if shown is None:
+                    repeat.hide()
+                    return False
+                repeat.shown.append(shown)
+        return True
 
     def deliver(self, unit: Unit, values: Sequence[np.ndarray]) -> None:
         """Write the values of a unit into the user's arrays."""

@@ -94,10 +94,8 @@ class Express:
         found = self.waiting.get(message.request)
         if found is None or found[0] != peer:
             return False
-        values = found[2].values.get(message.place)
-        if values is None:
+        if not self.call.exchange.deliver_again(found[1], found[2], message.place):
             return False
-        self.call.exchange.deliver(found[1], values)
         del self.waiting[message.request]
         return True
 

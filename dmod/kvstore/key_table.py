@@ -157,6 +157,10 @@ class KeyTable:
             [request for request in self._requests.of(Init) if request.message.key == state.key]
         )
 
+    def is_summed(self, key: Key) -> bool:
+        """Whether values of `key` are sums, with which workers go on by themselves."""
+        return self._keys[key].init.mode == "sum"
+
     def set_values(self, request: Request) -> list[Action]:
         """Rank 0 gives the initial values of some pieces."""
         message: SetValues = request.message

@@ -117,6 +117,7 @@ class Piece:
         buffers = free.of(self.size, sum_dtype(dtype))
         self._trees = [TreeSum(num_workers, self.size, dtype, buffers, free.allocate) for _ in range(2)]
         self._ranks = frozenset(range(num_workers))
+        self._stays = False
 
     @property
     def keys(self) -> list[Key]:
@@ -150,6 +151,13 @@ class Piece:
         for tree, whole in zip(self._trees, bundle._trees, strict=True):
             tree.take_part(whole, part)
 
+    def stay(self) -> None:
+        """Write each sum to where the last one is, from now on.
+
+        For keys of which nobody reads a value any more when the next round is complete.
+        """
+        self._stays = True
+
     def has(self, rank: int, round: int) -> bool:
         """Whether `rank` has contributed to `round`, or `round` has been applied already."""
         ahead = round - self.applied
@@ -177,7 +185,7 @@ class Piece:
             self.updater.update(self.value, tree.last_sum(self._free.scratch))
         else:
             value = self._free.allocate(self.size, self.dtype) if self.value is None else self.value
-            self.value = tree.exchange(value)
+            self.value = tree.exchange(value, stays=self._stays)
         tree.clear()
         self._kept = ()
         self._trees.reverse()

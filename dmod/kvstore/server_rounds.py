@@ -98,6 +98,9 @@ class ServerRounds:
             pieces, generation = tuple(request.rounds), self._table.generation
             request.standing = Standing(request.message, pieces, arrays, generation)
             self._standing.add(request.rank, number, request.standing)
+            for piece in pieces:
+                if self._table.is_summed(piece.key):
+                    piece.stay()  # workers may have made their arrays the place of the value
         return self._contribute(request, arrays)
 
     def _again(self, request: Request) -> list[Action]:

@@ -20,12 +20,16 @@ MAX_PIECE_NBYTES = 16 << 20
 """Most bytes of a piece in the dtype that it is summed in. Larger messages are slower: 64 MB ones go at a
 quarter of the speed of 4 MB ones."""
 
+PAGE_NBYTES = 4096
+"""Workers of the same host can map pieces that begin and end with pages."""
+
 
 def cut(layout: FlatLayout, unit_bytes: int, *, uncut: bool = False) -> list[tuple[int, int]]:
     """Cut a key's buffer into pieces ``[start, stop)`` of about `unit_bytes`, in elements.
 
-    Boundaries lie at multiples of 64 bytes, or at the ends of segments if `uncut`, for optimizers which
-    need whole arrays. Pieces of one key are about equal: a buffer of 1.1 units becomes two halves.
+    Boundaries lie at multiples of a page, or of 64 bytes if pieces are small, or at the ends of segments if
+    `uncut`, for optimizers which need whole arrays. Pieces of one key are about equal: a buffer of 1.1 units
+    becomes two halves.
 
     Raises
     ------
@@ -40,7 +44,8 @@ def cut(layout: FlatLayout, unit_bytes: int, *, uncut: bool = False) -> list[tup
         return []
     if uncut:
         return list(_between_segments(layout, limit, MAX_PIECE_NBYTES // nbytes_each))
-    step = max(1, ALIGNMENT // itemsize)
+    nbytes = ALIGNMENT if limit * itemsize < 16 * PAGE_NBYTES else PAGE_NBYTES
+    step = max(1, nbytes // itemsize)
     count = -(-layout.size // max(step, limit))
     size = -(-layout.size // (count * step)) * step
     return [(start, min(start + size, layout.size)) for start in range(0, layout.size, size)]

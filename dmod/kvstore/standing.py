@@ -18,6 +18,7 @@ import numpy as np
 from dmod.kvstore.actions import Outgoing, Staged
 
 if TYPE_CHECKING:
+    from dmod.kvstore.exchange import Shown
     from dmod.kvstore.messages import Again, PushPull
     from dmod.kvstore.rounds import Piece
 
@@ -25,6 +26,8 @@ __all__ = ["Repeat", "Standing", "StandingRequests"]
 
 MAX_STANDING = 4096
 """So many of each worker are remembered: the oldest gives way. A model is a few, or one per 4 MB."""
+MAX_SHOWN = 4
+"""So often a worker's arrays become a place of the server; then they are left alone."""
 MAX_PLACES = 64
 """Sums change places with the buffers of other pieces; so many are remembered of each standing request."""
 
@@ -43,12 +46,30 @@ class Repeat:
         What was pushed when it was announced.
     values : dict of int to list of ndarray
         What answers have said, by place.
+    place : int
+        Of the last answer.
+    shown : list of Shown
+        The user's arrays, if they are that place.
     """
 
     number: int
     known: bool = False
     payloads: Sequence[Outgoing] = ()
     values: dict[int, list[np.ndarray]] = field(default_factory=dict)
+    place: int = 0
+    shown: list[Shown] = field(default_factory=list)
+    _tries: int = 0
+
+    def stays_at(self, place: int) -> bool:
+        """Whether values are where they were before, so that it pays to show them there."""
+        stays, self.place = place == self.place, place
+        self._tries += stays
+        return stays and self._tries <= MAX_SHOWN
+
+    def hide(self) -> None:
+        """Let the user's arrays be their own memory."""
+        while self.shown:
+            self.shown.pop().hide()
 
     def staged(self) -> list[Staged]:
         """What of the payloads has to be copied, for another round, to where the server reads it."""

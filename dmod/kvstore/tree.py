@@ -245,17 +245,23 @@ class TreeSum:
         left, right = (node, other) if step.is_left else (other, node)
         return LastSum(self._sums[left], self._sums[right], self.dtype, scratch)
 
-    def exchange(self, buffer: np.ndarray) -> np.ndarray:
-        """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it."""
+    def exchange(self, buffer: np.ndarray, stays: bool = False) -> np.ndarray:
+        """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it.
+
+        With `stays` it is `buffer`.
+        """
         if self._root in self._sums or buffer.dtype != self._wide:
             total = self.total()
-            if self._root not in self._owned or buffer.dtype != self._wide:
+            if stays or self._root not in self._owned or buffer.dtype != self._wide:
                 np.copyto(buffer, total, casting="same_kind")
                 return buffer
             self._sums[self._root] = buffer
             return total
         last = self.last_sum(self._allocate)
         assert isinstance(last, LastSum)
+        if stays:
+            last.write(buffer)
+            return buffer
         out = self._free.pop() if self._free else self._allocate(self.size, self._wide)
         last.write(out)
         self._free.append(buffer)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from dmod.config import settings
 from dmod.device import backend
 from dmod.executor.plan import Plan
 from dmod.kvstore.base import KVStore
@@ -77,8 +76,7 @@ def _possible(group: ExecutorGroup, strategy: Any) -> bool:
     if type(strategy) not in (StoreUpdate, SummedUpdate) or not group.writes_all_gradients:
         return False
     store: KVStore = strategy.store
-    wanted = settings().overlap
-    if not (store.prefers_overlap if wanted is None else wanted):
+    if not store.prefers_overlap:
         return False
     contexts = [context for flat in group.params.groups for context in flat.contexts]
     return len(group.execs) == 1 and all(backend(context).is_host for context in contexts)

@@ -19,6 +19,7 @@ from dmod.device import backend, copy, module_of, to_host
 from dmod.executor.storage import empty_rows
 from dmod.kvstore.reduce import DeviceSum
 from dmod.kvstore.transports.segments import gradient_buffer
+from dmod.kvstore.transports.windows import weights_buffer
 from dmod.ndarray import NDArray
 from dmod.ndarray.flat import FlatLayout
 
@@ -119,7 +120,11 @@ class ParameterSet:
             group = FlatGroup(layout, list(contexts), [], [])
             for device, ctx in enumerate(contexts):
                 memory = backend(ctx)
-                group.values.append(memory.zeros((layout.size,), dtype))
+                group.values.append(
+                    weights_buffer(layout.size, dtype)
+                    if with_grads and memory.is_host
+                    else memory.zeros((layout.size,), dtype)
+                )
                 for name, view in layout.views(group.values[device]).items():
                     arrays[device][name] = NDArray(view, ctx)
                 if with_grads:

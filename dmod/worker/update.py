@@ -19,6 +19,7 @@ import numpy as np
 from dmod.base import InvalidArgument
 from dmod.device import backend, to_host
 from dmod.kvstore.base import KVStore
+from dmod.kvstore.transports.windows import open_window, weights_buffer
 from dmod.ndarray import NDArray
 from dmod.optimizer import (
     FlatUpdater,
@@ -162,6 +163,16 @@ class _WithStore:
             store.init_flat(name, group.layout, group.values, digest=digest, mode="sum")
             self._same_start(name, group)
 
+    def _open_windows(self) -> None:
+        """Let what comes back be read where a server writes it, if that is before nobody reads it any more.
+
+        A server writes when all workers have pushed; those that push while their backward pass goes on
+        still read the weights.
+        """
+        for name, _, outs in self.exchanged():
+            for out in outs:
+                open_window(out, None if self.store.prefers_overlap else name)
+
     def _same_start(self, name: str, group: FlatGroup) -> None:
         """Give every slot the values of slot 0: the sum of its own and zeros from all others."""
         given = [backend(ctx).zeros(group.values[0].shape, group.layout.dtype) for ctx in group.contexts]
@@ -190,6 +201,7 @@ class _WithStore:
     def rebind(self, params: ParameterSet) -> None:
         """See `UpdateStrategy`."""
         self.params = params
+        self._open_windows()
 
     def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
         """What `update` pushes by which names, and where it has the answers written."""
@@ -211,6 +223,7 @@ class StoreUpdate(_WithStore):
 
     def __init__(self, store: KVStore, params: ParameterSet, digest: str = ""):
         super().__init__(store, params, digest, "update")
+        self._open_windows()
 
     def update(self) -> None:
         """Push the gradients, get the new weights."""
@@ -235,7 +248,8 @@ class SummedUpdate(_WithStore):
     def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
         super().__init__(store, params, digest, "sum")
         self._applier = _Applier(optimizer, params)
-        self._sums = [backend(g.contexts[0]).zeros((g.layout.size,), g.layout.dtype) for g in params.groups]
+        self._sums = [_sum_buffer(group) for group in params.groups]
+        self._open_windows()
 
     def update(self) -> None:
         """Push the gradients, get their sum, update one device and copy to the others."""
@@ -261,6 +275,12 @@ class SummedUpdate(_WithStore):
     def set_states(self, states: OptimizerStates) -> None:
         """See `UpdateStrategy`."""
         self._applier.set_states(states)
+
+
+def _sum_buffer(group: FlatGroup) -> Any:
+    memory = backend(group.contexts[0])
+    size, dtype = group.layout.size, group.layout.dtype
+    return weights_buffer(size, dtype) if memory.is_host else memory.zeros((size,), dtype)
 
 
 def choose_strategy(

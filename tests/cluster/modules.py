@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import dmod as mx
+from dmod.kvstore.transports.windows import open_windows
 
 FEATURES, CLASSES, BATCH = 6, 3, 8
 
@@ -166,6 +167,34 @@ def twice(directory: Path) -> None:
         rank = mx.kv.create("dist_sync").rank
         module.fit(batches(3, rank), num_epoch=2, kvstore="dist_sync", optimizer_params=OPTIMIZER)
         save(module, directory / f"twice{i}{rank}.npz")
+
+
+def scribbles(directory: Path) -> None:
+    """One worker changes its weights in the middle of an epoch; all of them when the job is over."""
+    kv = mx.kv.create("dist_sync")
+    mx.random.seed(1)
+    module = mx.mod.Module(network(4096))
+
+    def scribble(at: mx.model.BatchEndParam) -> None:
+        if kv.rank == 0 and at.nbatch == 2:
+            args, aux = module.get_params()
+            module.set_params({name: 2 * array for name, array in args.items()}, aux)
+
+    module.fit(
+        batches(6, kv.rank),
+        num_epoch=2,
+        kvstore=kv,
+        initializer=mx.init.Xavier(),
+        optimizer_params=OPTIMIZER,
+        batch_end_callback=scribble,
+    )
+    (directory / f"shown{kv.rank}").write_text(str(sum(window.shown_nbytes for window in open_windows())))
+    save(module, directory / f"scribbles{kv.rank}.npz")
+    kv.barrier()
+    kv.close()
+    args, aux = module.get_params()
+    module.set_params({name: 0 * array + kv.rank for name, array in args.items()}, aux)
+    assert {array.asnumpy().mean() for array in module.get_params()[0].values()} == {kv.rank}
 
 
 if __name__ == "__main__":

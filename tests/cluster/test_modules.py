@@ -68,6 +68,21 @@ def test_two_modules_may_ask_for_the_store_by_name(tmp_path: Path, servers: int)
         equal(tmp_path / f"twice{i}0.npz", tmp_path / f"twice{i}1.npz")
 
 
+@pytest.mark.parametrize("on_servers", [True, False])
+def test_what_a_worker_writes_to_its_weights_is_nobody_elses(tmp_path: Path, on_servers: bool) -> None:
+    settings = {"DMOD_UPDATE_ON_KVSTORE": int(on_servers), "DMOD_UNIT_BYTES": 65536}
+    for transport in ("auto", "tcp"):
+        (tmp_path / transport).mkdir()
+        with Cluster(tmp_path, 2, 2, DMOD_TRANSPORT=transport, **settings) as cluster:
+            cluster.run_script(MODULES, "scribbles", tmp_path / transport)
+    for rank in range(2):
+        equal(tmp_path / "auto" / f"scribbles{rank}.npz", tmp_path / "tcp" / f"scribbles{rank}.npz")
+        assert int((tmp_path / "auto" / f"shown{rank}").read_text()) >= 4 * 4096 * modules.FEATURES
+        assert (tmp_path / "tcp" / f"shown{rank}").read_text() == "0"
+    if on_servers:  # whose weights are everybody's again after the next update
+        equal(tmp_path / "auto" / "scribbles0.npz", tmp_path / "auto" / "scribbles1.npz")
+
+
 def summed_by_hand() -> dict[str, np.ndarray]:
     """What two workers on different buckets must arrive at: plain modules, and SGD with momentum in numpy."""
     mx.random.seed(1)

@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import threading
+import weakref
 from functools import cache
 from typing import Any
 
@@ -25,11 +26,21 @@ from dmod.base import ProtocolError
 from dmod.config import settings
 from dmod.ndarray.flat import ALIGNMENT, aligned_empty, aligned_zeros
 
-__all__ = ["Arena", "Block", "MappedSegment", "Place", "gradient_buffer", "process_arena", "shared_empty"]
+__all__ = [
+    "Arena",
+    "Block",
+    "MappedSegment",
+    "Place",
+    "gradient_buffer",
+    "mapped_segment",
+    "process_arena",
+    "shared_empty",
+]
 
 SEGMENT_NBYTES = 64 << 20
 """Size of a segment, unless one array needs more. Only pages that are handed out take memory."""
 _PAGE = mmap.PAGESIZE
+"""Larger arrays have pages of their own: peers can map them by themselves."""
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
 
@@ -111,7 +122,9 @@ class Arena:
     def empty(self, size: int, dtype: Any) -> np.ndarray | None:
         """An uninitialised 1-D array that peers can map, aligned; None if there is no memory for it."""
         dtype = np.dtype(dtype)
-        nbytes = -(-max(1, size * dtype.itemsize) // ALIGNMENT) * ALIGNMENT
+        nbytes = size * dtype.itemsize
+        alignment = ALIGNMENT if nbytes < _PAGE else _PAGE
+        nbytes = -(-max(1, nbytes) // alignment) * alignment
         if os.getpid() != self._pid:
             return None  # a forked child's segments would be its parent's too
         with self._lock:
@@ -133,8 +146,8 @@ class Arena:
             place = free.pop()
             return Block(self, self._segments[place[0]], place)
         try:
-            segment = self._with_room(nbytes)
-            segment.reserve(segment.used + nbytes)
+            segment, start = self._with_room(nbytes)
+            segment.reserve(start + nbytes)
         except (OSError, ValueError) as error:  # ValueError: mmap's, of a size that is out of range
             if not self._said_full:
                 self._said_full = True
@@ -146,19 +159,21 @@ class Arena:
                     getattr(error, "strerror", None) or error,
                 )
             return None
-        place = (segment.number, segment.used, nbytes)
-        segment.used += nbytes
+        place = (segment.number, start, nbytes)
+        segment.used = start + nbytes
         return Block(self, segment, place)
 
-    def _with_room(self, nbytes: int) -> _Segment:
+    def _with_room(self, nbytes: int) -> tuple[_Segment, int]:
         if self._limit is not None and self.nbytes + nbytes > self._limit:
             raise OSError(f"DMOD_SHM_BYTES={self._limit}")
+        alignment = _PAGE if nbytes % _PAGE == 0 else ALIGNMENT
         for segment in self._segments:
-            if segment.used + nbytes <= segment.nbytes:
-                return segment
+            start = -(-segment.used // alignment) * alignment
+            if start + nbytes <= segment.nbytes:
+                return segment, start
         size = max(SEGMENT_NBYTES, -(-nbytes // _PAGE) * _PAGE)
         self._segments.append(_Segment(len(self._segments), size))
-        return self._segments[-1]
+        return self._segments[-1], 0
 
     def find(self, address: int, nbytes: int) -> Place | None:
         """Where the bytes at an address lie; None if they are not ours."""
@@ -186,7 +201,7 @@ class MappedSegment:
     Parameters
     ----------
     fd : int
-        Closed here, whatever happens.
+        The segment's from now on, whatever happens.
     nbytes : int
         The size that the peer has announced.
 
@@ -202,16 +217,36 @@ class MappedSegment:
                 raise ProtocolError(f"a segment that is not one of {nbytes} bytes for good")
             self._memory = memoryview(mmap.mmap(fd, nbytes, prot=mmap.PROT_READ))
         except (OSError, ValueError) as error:
-            raise ProtocolError(f"a segment of {nbytes} bytes that cannot be mapped: {error}") from None
-        finally:
             os.close(fd)
-        self.nbytes = nbytes
+            raise ProtocolError(f"a segment of {nbytes} bytes that cannot be mapped: {error}") from None
+        except ProtocolError:
+            os.close(fd)
+            raise
+        self.fd, self.nbytes = fd, nbytes
+        self.address = int(np.frombuffer(self._memory, np.uint8).__array_interface__["data"][0])
+        _MAPPED[self.address] = self
+
+    def __del__(self) -> None:
+        if (fd := getattr(self, "fd", -1)) >= 0:
+            os.close(fd)  # what has been mapped stays
 
     def view(self, offset: int, nbytes: int) -> memoryview:
         """The bytes at a place; ProtocolError if it lies outside."""
         if not 0 <= offset <= offset + nbytes <= self.nbytes:
             raise ProtocolError(f"bytes {offset} to {offset + nbytes} of a segment of {self.nbytes}")
         return self._memory[offset : offset + nbytes]
+
+
+_MAPPED: weakref.WeakValueDictionary[int, MappedSegment] = weakref.WeakValueDictionary()
+
+
+def mapped_segment(array: np.ndarray) -> MappedSegment | None:
+    """The peer's segment that an array lies in."""
+    address = array.__array_interface__["data"][0]
+    for segment in _MAPPED.values():
+        if segment.address <= address and address + array.nbytes <= segment.address + segment.nbytes:
+            return segment
+    return None
 
 
 @cache
