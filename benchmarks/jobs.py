@@ -47,10 +47,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_with_parent() -> None:
-    """Linux: a process that is left behind by a killed benchmark is killed too."""
+def _prepare(env: dict[str, str]) -> None:
+    """Linux: a process that is left behind is killed too; dmod's workers keep to what they would be given."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+        if "DMOD_CPUS" in env:
+            os.sched_setaffinity(0, map(int, env["DMOD_CPUS"].split(",")))
 
 
 class _Process:
@@ -64,7 +66,7 @@ class _Process:
                 stdout=subprocess.PIPE if name.startswith("worker") else log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=lambda: _prepare(env),
             )
         self.pending = b""
 
@@ -195,8 +197,13 @@ def parameter_server_job(
     for rank in range(num_servers):
         nodes.append((f"server {rank}", node, base | {"DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}))
     workers = []
+    shares: list[dict[str, str]] = [{}] * num_workers
+    if package == "dmod":
+        from dmod_launch.job import worker_shares  # which the workers of others, who import this file, lack
+
+        shares = worker_shares(num_workers, base)
     for rank in range(num_workers):
-        role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank)}
+        role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank), **shares[rank]}
         workers.append(([python, *program], base | role))
     return Job(name, nodes, workers)
 

@@ -249,6 +249,7 @@ class Client:
                 self._step()
 
     def _wait(self, number: int) -> Any:
+        self.state.while_waiting()
         while number not in self._results:
             if self._lost is not None:
                 raise self._lost

@@ -272,14 +272,16 @@ class Exchange:
             raise ValueError(f"{joined.size} elements for {len(unit.pieces)} pieces of {unit.size}")
         return [joined[span] for span in unit.spans]
 
-    def deliver_again(self, unit: Unit, repeat: Repeat, place: int) -> bool:
+    def deliver_again(self, unit: Unit, repeat: Repeat, place: int, refreshed: bool = False) -> bool:
         """Write the values at a place that is known into the user's arrays; False if it is not known.
 
-        Arrays in windows are that place from the second time on, and nothing is written.
+        Arrays in windows are that place from the second time on, and nothing is written; they may have been
+        refreshed since the request has left.
         """
         if repeat.place == place and repeat.shown:
-            for shown in repeat.shown:
-                shown.refresh()
+            if not refreshed:
+                for shown in repeat.shown:
+                    shown.refresh()
             return True
         values = repeat.values.get(place)
         if values is None:

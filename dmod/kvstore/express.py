@@ -82,10 +82,10 @@ class Express:
         When.
     """
 
-    __slots__ = ("call", "number", "sent", "waiting")
+    __slots__ = ("call", "number", "refreshed", "sent", "waiting")
 
     def __init__(self, number: int, call: RepeatedCall, sent: float):
-        self.number, self.call, self.sent = number, call, sent
+        self.number, self.call, self.sent, self.refreshed = number, call, sent, False
         self.waiting: dict[int, tuple[Peer, Unit, Repeat, Again, list[Staged]]] = {}
         """What has not been answered, by the number of the request."""
 
@@ -94,7 +94,7 @@ class Express:
         found = self.waiting.get(message.request)
         if found is None or found[0] != peer:
             return False
-        if not self.call.exchange.deliver_again(found[1], found[2], message.place):
+        if not self.call.exchange.deliver_again(found[1], found[2], message.place, self.refreshed):
             return False
         del self.waiting[message.request]
         return True
@@ -146,6 +146,15 @@ class ExpressOperations(Operations):
             in_full = partial(call.exchange.again_in_full, unit, repeat)
             request = Request(operation, peer, build, take, unit.pieces, in_full=in_full)
             self._outstanding.adopt(request, number, again, staged, under_way.sent)
+
+    def while_waiting(self) -> None:
+        """Do what can be done before an answer comes: the messages have left."""
+        under_way = self._under_way
+        if under_way is not None:
+            for _, repeat in under_way.call.standing:
+                for shown in repeat.shown:
+                    shown.refresh()
+            under_way.refreshed = True
 
     def on_message(
         self, peer: Peer, message: Message, payloads: Sequence[Payload], now: float

@@ -259,6 +259,7 @@ def run_server(
     """
     scheduler, host = scheduler_address(settings), listen_host(settings)
     _keep_freed_memory()
+    _let_others_compute()
     wanted = settings.transport
     directory = PrivateDirectory() if wanted != "tcp" else None
     transport = transport or perhaps_slow(ShmTransport(), settings)
@@ -279,6 +280,13 @@ def run_server(
         transport.close()
         if directory is not None:
             directory.close()
+
+
+def _let_others_compute() -> None:
+    """Do not interrupt a worker that computes here, when another one's gradient comes: it is waited for."""
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _bound(endpoint: Endpoint, address: str) -> str:

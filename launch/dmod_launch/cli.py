@@ -131,7 +131,7 @@ def _starter(
     if arguments.launcher == "local":
         _refuse(arguments, "ssh", "hostfile", "interface", "remote_python", "remote_dir")
         return lambda restart: programs(
-            command, workers, num_servers, os.environ, {**extra, "DMOD_RESTART": str(restart)}
+            command, workers, num_servers, os.environ, {**extra, "DMOD_RESTART": str(restart)}, bind=True
         )
     if not arguments.hostfile:
         raise InvalidArgument("--launcher ssh needs --hostfile FILE, with a host a line")

@@ -12,7 +12,7 @@ from dmod.base import InvalidArgument
 from dmod.config import settings
 from dmod_launch.program import Program, Remote
 
-__all__ = ["Program", "Remote", "programs"]
+__all__ = ["Program", "Remote", "programs", "worker_shares"]
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "DMOD_NUM_THREADS")
 _OF_ANOTHER_JOB = ("DMLC_RANK", "DMLC_WORKER_ID", "DMLC_SERVER_ID", "DMLC_NODE_HOST", "DMLC_INTERFACE")
@@ -26,6 +26,7 @@ def programs(
     extra: Mapping[str, str],
     root: str = "127.0.0.1",
     threads: int | None = None,
+    bind: bool = False,
 ) -> list[Program]:
     """The processes of a job on this host.
 
@@ -42,6 +43,8 @@ def programs(
         The address of this host at which the scheduler listens.
     threads : int, optional
         Of each process, unless `inherited` says; default: the cores of this host, divided by the workers.
+    bind : bool
+        Whether each worker keeps to its share of this host's cores, unless ``DMOD_CPUS`` is 'all'.
     """
     if num_workers < 1:
         raise InvalidArgument(f"-n {num_workers}: expected at least one worker")
@@ -51,6 +54,8 @@ def programs(
             "uses kvstore 'local' or 'device' is started by itself, without dmod-launch"
         )
     base = {name: value for name, value in inherited.items() if name not in _OF_ANOTHER_JOB}
+    if base.get("DMOD_CPUS") != "all":
+        base.pop("DMOD_CPUS", None)
     base.setdefault("PYTHONUNBUFFERED", "1")  # lines come when they are written, and survive a kill
     for name in _THREADS:
         base.setdefault(name, str(threads or max(1, _cores() // num_workers)))
@@ -69,10 +74,30 @@ def programs(
     for rank in range(num_servers):
         role = {"DMLC_ROLE": "server", "DMLC_SERVER_ID": str(rank)}
         found.append(Program("server", rank, node, base | role))
+    shares = worker_shares(num_workers, base) if bind else [{}] * num_workers
     for rank in range(num_workers):
-        role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank)}
+        role = {"DMLC_ROLE": "worker", "DMLC_WORKER_ID": str(rank), **shares[rank]}
         found.append(Program("worker", rank, tuple(command), base | role))
     return found
+
+
+def worker_shares(num_workers: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """``DMOD_CPUS`` for each worker: the processors that it keeps to.
+
+    Servers wake their workers at the same moment, and the system may then let two of them share a processor
+    while another one is idle; with the small steps of training that happens again and again. Nothing is set
+    where workers want more threads than their share has processors, or have been told to use all.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    processors = sorted(os.sched_getaffinity(0)) if known else []
+    size = len(processors) // num_workers
+    threads = settings(environment).num_threads or 1
+    if environment.get("DMOD_CPUS") == "all" or num_workers < 2 or size < threads:
+        return [{}] * num_workers
+    return [
+        {"DMOD_CPUS": ",".join(map(str, processors[rank * size : (rank + 1) * size]))}
+        for rank in range(num_workers)
+    ]
 
 
 def _cores() -> int:

@@ -36,6 +36,7 @@ def _start(command: list[str], lifeline: int) -> int:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _keep_to_processors()
         if os.getppid() == keeper:  # else it was killed before the line above
             os.execvp(command[0], command)
     except OSError as error:
@@ -43,6 +44,16 @@ def _start(command: list[str], lifeline: int) -> int:
         os.write(2, f"dmod-launch: cannot run {command[0]}: {error.strerror}{hint}\n".encode())
     finally:
         os._exit(127)
+
+
+def _keep_to_processors() -> None:
+    """Let this process, and all that it starts, run on the processors of ``DMOD_CPUS`` only."""
+    numbers = os.environ.get("DMOD_CPUS", "all")
+    if numbers != "all" and hasattr(os, "sched_setaffinity"):
+        try:
+            os.sched_setaffinity(0, {int(number) for number in numbers.split(",")})
+        except (ValueError, OSError):
+            pass  # they have been taken away since: any will do
 
 
 def _signal_group(pid: int, number: int) -> None:

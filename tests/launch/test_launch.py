@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dmod_launch.job import programs
+from dmod_launch.child import start_child
+from dmod_launch.job import Program, programs
 from tests.cluster.cluster import Process, environment, wait_until
 
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
@@ -89,6 +90,50 @@ def test_the_cores_are_shared_out_between_the_workers() -> None:
         "worker 0",
         "worker 1",
     ]
+
+
+@pytest.fixture
+def four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 6, 7})
+
+
+@pytest.mark.usefixtures("four_processors")
+@pytest.mark.parametrize(
+    ("workers", "environment", "shares"),
+    [
+        (2, {}, ["2,3", "6,7"]),
+        (3, {}, ["2", "3", "6"]),  # one is left for servers
+        (2, {"DMOD_NUM_THREADS": "2"}, ["2,3", "6,7"]),
+        (2, {"DMOD_NUM_THREADS": "3"}, None),
+        (2, {"DMOD_CPUS": "all"}, None),
+        (2, {"DMOD_CPUS": "6"}, ["2,3", "6,7"]),  # of the job that this launcher is a worker of
+        (1, {}, None),
+        (5, {}, None),
+    ],
+)
+def test_each_worker_has_its_share_of_the_processors(
+    workers: int, environment: dict[str, str], shares: list[str] | None
+) -> None:
+    found = programs(["true"], workers, 1, environment, {}, bind=True)
+    wanted = shares or [environment.get("DMOD_CPUS")] * workers
+    assert [program.environment.get("DMOD_CPUS") for program in found[2:]] == wanted
+    assert all(program.environment.get("DMOD_CPUS") in (None, "all") for program in found[:2])
+
+
+@pytest.mark.parametrize("processors", ["own", "all", "100000", "none"])
+def test_a_process_keeps_to_its_processors_or_takes_any(processors: str) -> None:
+    here = sorted(os.sched_getaffinity(0))
+    setting = str(here[-1]) if processors == "own" else processors
+    command = (sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))")
+    child = start_child(Program("worker", 0, command, {**os.environ, "DMOD_CPUS": setting}))
+    try:
+        assert child.process.stdout is not None and child.process.stderr is not None
+        assert child.process.stdout.read().decode().strip() == str(here[-1:] if processors == "own" else here)
+        child.process.stderr.close()
+        child.process.stdout.close()
+    finally:
+        child.close_lifeline()
+        child.process.wait(10)
 
 
 @pytest.mark.parametrize(("how", "code"), [(7, 7), (-signal.SIGSEGV, 139)])
