@@ -24,9 +24,12 @@ class Endpoint(ABC):
     ----------
     rejected : int
         How many messages from outside were dropped for what they were.
+    spin_s : float
+        How long `receive` looks for messages of this host's processes again and again before it sleeps.
     """
 
     rejected: int = 0
+    spin_s: float = 0.0
 
     @abstractmethod
     def bind(self, address: str) -> str:

@@ -162,7 +162,7 @@ class ShmEndpoint(ZmqEndpoint):
         if self._stale or self._ready:
             return super().receive(timeout_s)
         # Nearly always one link has one message, and nothing else has happened.
-        files = self._files.poll(None if timeout_s is None else max(0, round(timeout_s * 1000)))
+        files = self._next_files(timeout_s)
         if len(files) == 1 and files[0][0] in self._names and (got := self._read(files[0][0])) is not None:
             return got
         if not files:
@@ -172,6 +172,18 @@ class ShmEndpoint(ZmqEndpoint):
         if self._read_signals(self._resolved(rest)) and not self._ready:
             return None
         return super().receive(timeout_s)
+
+    def _next_files(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Wait for the next event; first awake, though whoever wants the processor gets it."""
+        if self.spin_s and self._links:
+            end = time.monotonic() + (self.spin_s if timeout_s is None else min(self.spin_s, timeout_s))
+            while True:
+                if files := self._files.poll(0):
+                    return files
+                if time.monotonic() >= end:
+                    break
+                os.sched_yield()
+        return self._files.poll(None if timeout_s is None else max(0, round(timeout_s * 1000)))
 
     def _register(self, socket: zmq.Socket[bytes]) -> None:
         super()._register(socket)
