@@ -54,7 +54,6 @@ RESTS_ON: dict[str, set[str]] = {
 ROOTS = {"__init__", "__main__", "mxnet"}  # the public face, which may import everything
 # Files of dmod/kvstore that talk to the world; all others there are sans-io, new ones too.
 DOES_IO = set("__init__ __main__ base client dist local patient_maker reduce scheduler server".split())  # noqa: SIM905
-DOES_IO.add("second_thread")
 SANS_IO = sorted({p.stem for p in (ROOT / "dmod" / "kvstore").glob("*.py")} - DOES_IO)
 IO_MODULES = set("multiprocessing os pathlib select socket subprocess threading time zmq".split())  # noqa: SIM905
 

@@ -27,7 +27,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.rounds import FreeBuffers, Piece, PieceUpdater
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, payload_array
-from dmod.kvstore.tree import Add, Allocate, plain_add
+from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import Segment, aligned_empty
 
 __all__ = ["KeyTable", "MakeUpdater"]
@@ -55,8 +55,6 @@ class KeyTable:
     make_updater : MakeUpdater
     allocate : callable
         Makes the buffers of values.
-    add : callable
-        See `FreeBuffers`.
     """
 
     def __init__(
@@ -67,11 +65,10 @@ class KeyTable:
         waiting: dict[Piece, list[Request]],
         make_updater: MakeUpdater,
         allocate: Allocate = aligned_empty,
-        add: Add = plain_add,
     ):
         self._member, self._roster, self._requests = member, roster, requests
         self._make_updater = make_updater
-        self._free = FreeBuffers(allocate, add)
+        self._free = FreeBuffers(allocate)
         self._keys: dict[Key, KeyState] = {}
         self.ready: dict[tuple[Key, int], Piece] = {}
         """The pieces that can be used, by key and number."""

@@ -12,22 +12,15 @@ import numpy as np
 from dmod.kvstore.tree import LastSum
 from dmod.ndarray.flat import Segment, aligned_empty, aligned_zeros
 from dmod.optimizer import FlatUpdater, from_config
-from dmod.optimizer.flat import Share
 
 __all__ = ["PatientMaker"]
 
 log = logging.getLogger("dmod.kvstore")
 
 
-def make_updater(
-    config: dict[str, Any],
-    segments: tuple[Segment, ...],
-    size: int,
-    dtype: str,
-    share: Share | None = None,
-) -> FlatUpdater:
+def make_updater(config: dict[str, Any], segments: tuple[Segment, ...], size: int, dtype: str) -> FlatUpdater:
     """The optimizer of one piece, from what a worker has sent."""
-    return FlatUpdater(from_config(config), segments, size, dtype, share=share)
+    return FlatUpdater(from_config(config), segments, size, dtype)
 
 
 class PatientMaker:
@@ -40,18 +33,16 @@ class PatientMaker:
     ----------
     show_life : callable
     every_s : float
-    share : callable, optional
-        See `FlatUpdater`.
     """
 
-    def __init__(self, show_life: Callable[[], None], every_s: float, share: Share | None = None):
-        self._show_life, self._every_s, self._share = show_life, every_s, share
+    def __init__(self, show_life: Callable[[], None], every_s: float):
+        self._show_life, self._every_s = show_life, every_s
         self._ready: set[str] = set()
 
     def __call__(
         self, config: dict[str, Any], segments: tuple[Segment, ...], size: int, dtype: str
     ) -> FlatUpdater:
-        updater = make_updater(config, segments, size, dtype, self._share)
+        updater = make_updater(config, segments, size, dtype)
         name = f"{config} {dtype}"
         if name not in self._ready:
             self._ready.add(name)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.messages import Key
-from dmod.kvstore.tree import Add, Allocate, LastSum, TreeSum, plain_add, sum_dtype
+from dmod.kvstore.tree import Allocate, LastSum, TreeSum, sum_dtype
 from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["FreeBuffers", "Piece", "PieceUpdater"]
@@ -28,7 +28,7 @@ class PieceUpdater(Protocol):
         """Updates so far."""
 
     def update(self, weight: np.ndarray, grad: np.ndarray | LastSum) -> None:
-        """Change `weight` in place. Of a `LastSum`, whatever is public may be used."""
+        """Change `weight` in place. Of `grad`, only ``shape``, ``dtype`` and slices may be used."""
 
     def get_states(self) -> list[np.ndarray]:
         """The states, one 1-D array each."""
@@ -44,12 +44,10 @@ class FreeBuffers:
     ----------
     allocate : callable
         Makes the buffers of sums and values: where the workers can read them, if memory is shared.
-    add : callable
-        Takes the sums that are the values themselves.
     """
 
-    def __init__(self, allocate: Allocate = aligned_empty, add: Add = plain_add) -> None:
-        self.allocate, self.add = allocate, add
+    def __init__(self, allocate: Allocate = aligned_empty) -> None:
+        self.allocate = allocate
         self._lists: dict[tuple[int, np.dtype[Any]], list[np.ndarray]] = {}
         self._scratch: dict[np.dtype[Any], np.ndarray] = {}
 
@@ -187,7 +185,7 @@ class Piece:
             self.updater.update(self.value, tree.last_sum(self._free.scratch))
         else:
             value = self._free.allocate(self.size, self.dtype) if self.value is None else self.value
-            self.value = tree.exchange(value, stays=self._stays, add=self._free.add)
+            self.value = tree.exchange(value, stays=self._stays)
         tree.clear()
         self._kept = ()
         self._trees.reverse()

@@ -23,7 +23,6 @@ from dmod.kvstore.fingerprint import VERSION, fingerprint
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, Join, Message
 from dmod.kvstore.patient_maker import PatientMaker
-from dmod.kvstore.second_thread import SecondThread
 from dmod.kvstore.server_state import ServerState
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
 from dmod.kvstore.transports.base import Endpoint, Transport
@@ -214,12 +213,11 @@ def serve(
         if member.view is not None:
             endpoint.send(SCHEDULER, encode(Heartbeat(member.join.incarnation, member.view.view)))
 
-    second = SecondThread()
-    make = PatientMaker(show_life, settings.heartbeat_s, second)
-    if any(address.startswith(SCHEME) for address in addresses):
-        state = ServerState(member, make, shared_empty, process_arena().owns, add=second.add)
-    else:
-        state = ServerState(member, make, add=second.add)
+    make = PatientMaker(show_life, settings.heartbeat_s)
+    shared = any(address.startswith(SCHEME) for address in addresses)
+    state = (
+        ServerState(member, make, shared_empty, process_arena().owns) if shared else ServerState(member, make)
+    )
     endpoint.connect(SCHEDULER, scheduler)
     try:
         run_node(
@@ -232,7 +230,6 @@ def serve(
             on_disconnect=state.on_disconnect,
         )
     finally:
-        second.close()
         if endpoint.rejected:
             log.warning("server: %d messages from outside were dropped", endpoint.rejected)
 

@@ -48,7 +48,7 @@ from dmod.kvstore.rounds import Piece
 from dmod.kvstore.rows import gathered, parsed_spans
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, joined_arrays, payload_array
 from dmod.kvstore.standing import Standing, StandingRequests
-from dmod.kvstore.tree import Add, Allocate
+from dmod.kvstore.tree import Allocate
 
 __all__ = ["MAX_RECORD_NBYTES", "ServerRounds"]
 
@@ -61,7 +61,7 @@ class ServerRounds:
 
     Parameters
     ----------
-    member, make_updater, allocate, shared, add
+    member, make_updater, allocate, shared
         See `ServerState`.
     """
 
@@ -71,16 +71,13 @@ class ServerRounds:
         make_updater: MakeUpdater,
         allocate: Allocate,
         shared: Callable[[np.ndarray], bool],
-        add: Add,
     ):
         self.epoch = 0
         self.records: dict[int, bytes] = {}
         self._roster = Roster()
         self._requests = OpenRequests()
         self._waiting: dict[Piece, list[Request]] = {}
-        self._table = KeyTable(
-            member, self._roster, self._requests, self._waiting, make_updater, allocate, add
-        )
+        self._table = KeyTable(member, self._roster, self._requests, self._waiting, make_updater, allocate)
         self._standing = StandingRequests(shared)
         self._ended: dict[int, int] = {}  # ranks that have ended the epoch -> rounds they did
         self._last_rounds: tuple[int, ...] = ()  # of the epoch before

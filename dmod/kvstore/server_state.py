@@ -38,7 +38,7 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.server_requests import Refused, Request
 from dmod.kvstore.server_rounds import ServerRounds
-from dmod.kvstore.tree import Add, Allocate, plain_add
+from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["MakeUpdater", "ServerState"]
@@ -59,8 +59,6 @@ class ServerState(ServerRounds):
         is shared.
     shared : callable
         Whether workers can read an array of values where it lies. Default: none.
-    add : callable
-        ``add(left, right, out)`` takes the sums that are the values themselves.
 
     Attributes
     ----------
@@ -78,9 +76,8 @@ class ServerState(ServerRounds):
         make_updater: MakeUpdater,
         allocate: Allocate = aligned_empty,
         shared: Callable[[np.ndarray], bool] = lambda array: False,
-        add: Add = plain_add,
     ):
-        super().__init__(member, make_updater, allocate, shared, add)
+        super().__init__(member, make_updater, allocate, shared)
         self.member = member
         self.violations = 0
         self._ranks: dict[Peer, int] = {}  # who has said Hello

@@ -19,7 +19,7 @@ import numpy as np
 
 from dmod.ndarray.flat import aligned_empty
 
-__all__ = ["Add", "Allocate", "LastSum", "TreeSum", "plain_add", "split", "sum_dtype", "tree_sum"]
+__all__ = ["Allocate", "LastSum", "TreeSum", "split", "sum_dtype", "tree_sum"]
 
 
 _FLOAT16, _FLOAT32 = np.dtype(np.float16), np.dtype(np.float32)
@@ -72,16 +72,6 @@ Allocate = Callable[[int, Any], np.ndarray]
 """``allocate(size, dtype)`` makes an uninitialised 1-D array."""
 
 
-Add = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
-"""``add(left, right, out)`` writes the sum, taken in the dtype of `out`, which is that of one or wider."""
-
-
-def plain_add(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """Add in this thread."""
-    with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
-        np.add(left, right, out=out, dtype=out.dtype)
-
-
 class _Step(NamedTuple):
     """Where a node's sum goes: its parent, its sibling, and whether it is the left one of the two."""
 
@@ -128,8 +118,6 @@ class LastSum:
 
     def __init__(self, left: np.ndarray, right: np.ndarray, dtype: np.dtype[Any], scratch: Allocate):
         self.shape, self.size, self.dtype = left.shape, left.size, dtype
-        self.addends = (left, right)
-        """What this is the sum of."""
         self._left, self._right, self._scratch = left, right, scratch
         self._wide = sum_dtype(dtype)
 
@@ -139,9 +127,10 @@ class LastSum:
         np.add(left, self._right[part], out=out, dtype=self._wide)
         return out if self.dtype == self._wide else out.astype(self.dtype)
 
-    def write(self, out: np.ndarray, add: Add) -> None:
+    def write(self, out: np.ndarray) -> None:
         """Write the whole sum, in the wide dtype, into `out`."""
-        add(self._left, self._right, out)
+        with np.errstate(all="ignore"):
+            np.add(self._left, self._right, out=out, dtype=self._wide)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole: np.ndarray = np.add(self._left, self._right, dtype=self._wide)
@@ -217,7 +206,8 @@ class TreeSum:
         other = self._sums.pop(step.sibling)
         out = self._buffer(node, value, step.sibling, other)
         left, right = (value, other) if step.is_left else (other, value)
-        plain_add(left, right, out)
+        with np.errstate(all="ignore"):  # an overflow is the model's affair, not a warning of ours
+            np.add(left, right, out=out, dtype=self._wide)
         self._owned.add(step.parent)
         return out
 
@@ -255,10 +245,10 @@ class TreeSum:
         left, right = (node, other) if step.is_left else (other, node)
         return LastSum(self._sums[left], self._sums[right], self.dtype, scratch)
 
-    def exchange(self, buffer: np.ndarray, stays: bool = False, add: Add = plain_add) -> np.ndarray:
+    def exchange(self, buffer: np.ndarray, stays: bool = False) -> np.ndarray:
         """The sum in `buffer`'s dtype, as the caller's own: `buffer`, or another in exchange for it.
 
-        With `stays` it is `buffer`. The last addition is left to `add`.
+        With `stays` it is `buffer`.
         """
         if self._root in self._sums or buffer.dtype != self._wide:
             total = self.total()
@@ -270,10 +260,10 @@ class TreeSum:
         last = self.last_sum(self._allocate)
         assert isinstance(last, LastSum)
         if stays:
-            last.write(buffer, add)
+            last.write(buffer)
             return buffer
         out = self._free.pop() if self._free else self._allocate(self.size, self._wide)
-        last.write(out, add)
+        last.write(out)
         self._free.append(buffer)
         return out
 

@@ -9,7 +9,7 @@ is worked on in chunks that stay in the cache between the passes of a step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,20 +24,12 @@ if TYPE_CHECKING:
     from dmod.optimizer.elementwise import CompiledStep
     from dmod.optimizer.optimizer import Optimizer
 
-__all__ = ["CHUNK", "SHARED_NBYTES", "FlatUpdater", "Share", "step_array", "supports_flat"]
+__all__ = ["CHUNK", "FlatUpdater", "step_array", "supports_flat"]
 
 CHUNK = 65536
 """Elements per chunk: 256 KB of float32 each of weight, gradient, momentum and scratch. Measured with SGD
 and momentum on one core for chunks of 4 K, 16 K, 64 K and 128 K: 25.6 M floats take 25, 14, 12 and 12 ms,
 109 K floats 72, 34, 26 and 26 us."""
-
-SHARED_NBYTES = 3 << 20
-"""So many bytes are worth the waking of another thread. Measured on two cores, a server's rounds with SGD and
-momentum, alone and shared: 0.24 and 0.25 ms for 1.2 MB, 0.35 and 0.41 for 2.4, 0.48 and 0.44 for 3.2, 0.57
-and 0.44 for 4 MB. Sums without an optimizer take the same time for 3.2 MB, and gain above."""
-
-Share = Callable[[Callable[[], None]], None]
-"""``share(work)`` calls `work` in several threads at once, and returns when all have returned."""
 
 _local = threading.local()
 
@@ -55,13 +47,6 @@ def _scratch(dtype: np.dtype, count: int, device: Backend = HOST, size: int = CH
     return have[:count]
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-    """A view for which the same kernel is compiled whether the array can be written to or not."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def supports_flat(optimizer: Optimizer) -> bool:
     """Whether `FlatUpdater` can run `optimizer`: its own class says so, which a subclass does not inherit."""
     return bool(type(optimizer).__dict__.get("flat", False))
@@ -76,7 +61,6 @@ def _has_compiled_step(kind: Any) -> bool:
 class _Compiled(NamedTuple):
     """A kernel, and what it gets besides arrays and ranges."""
 
-    name: str
     kernel: Callable[..., None]
     rates: np.ndarray  # a row for each range
     numbers: np.ndarray
@@ -111,8 +95,7 @@ def _prepared(found: CompiledStep) -> _Compiled:
     from dmod.device import compiled_optimizers
 
     kernel = getattr(compiled_optimizers, found.kernel)
-    rates, numbers = (np.array(given, np.float32) for given in (found.rates, found.numbers))
-    return _Compiled(found.kernel, kernel, rates, numbers)
+    return _Compiled(kernel, np.array(found.rates, np.float32), np.array(found.numbers, np.float32))
 
 
 def step_array(
@@ -189,9 +172,6 @@ class FlatUpdater:
         one more state, the last one.
     device : Backend
         Where weights, gradients and states are.
-    share : callable, optional
-        ``share(work)`` calls `work` in several threads at once, and returns when all have returned: for large
-        gradients that are sums, in a process whose other cores are idle.
 
     Attributes
     ----------
@@ -200,13 +180,7 @@ class FlatUpdater:
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        segments: Sequence[Segment],
-        size: int,
-        dtype: Any,
-        device: Backend = HOST,
-        share: Share | None = None,
+        self, optimizer: Optimizer, segments: Sequence[Segment], size: int, dtype: Any, device: Backend = HOST
     ):
         if not supports_flat(optimizer):
             raise InvalidArgument(
@@ -216,7 +190,6 @@ class FlatUpdater:
         self.segments = tuple(sorted(segments, key=lambda s: s.start))
         self.size = size
         self._device = device
-        self._share = share
         self._chunk = CHUNK if device.is_host else size  # a launch per chunk costs more than the cache gives
         self.dtype = np.dtype(dtype)
         self.count = optimizer.begin_num_update
@@ -226,6 +199,7 @@ class FlatUpdater:
         self._plan: list[tuple[int, int, float, float]] = []
         self._chunks: list[tuple[Any, ...]] = []
         self._bounds = np.empty((0, 2), np.int64)
+        self._slices: list[tuple[slice, list[Any], np.ndarray, slice]] = []
         self._planned_for: tuple[Any, ...] | None = None
         self._compiled_for: Any = None  # the weights that kernels were found to take
         self._described: CompiledStep | None = None
@@ -245,8 +219,8 @@ class FlatUpdater:
         weight : ndarray, shape (size,), of the updater's dtype
         grad : ndarray, shape (size,)
             The gradient, left as it is; of the same dtype or a wider one. On the host it may be something
-            that makes each slice when it is asked for, as a server's sum over workers does: only `shape`,
-            slices, each once, and `addends` are used, the two arrays that it is the sum of.
+            that makes each slice when it is asked for, as a server's sum over workers does: only `shape`
+            and slices are used, each once.
         """
         if weight.shape != (self.size,) or grad.shape != (self.size,) or weight.dtype != self.dtype:
             raise InvalidArgument(
@@ -265,9 +239,9 @@ class FlatUpdater:
         compiled = self._kernel(weight, rate, ranges)
         if compiled is not None and grad.dtype == np.float32:
             if not isinstance(grad, np.ndarray):
-                if self._update_from_sum(weight, grad.addends, compiled):
-                    return
-            elif grad.flags.c_contiguous:
+                self._update_in_slices(weight, grad, compiled)
+                return
+            if grad.flags.c_contiguous:
                 compiled.kernel(weight, grad, *self._states, self._bounds, compiled.rates, compiled.numbers)
                 return
         with np.errstate(all="ignore"), self._device.activate():
@@ -292,28 +266,12 @@ class FlatUpdater:
             self._described, self._compiled = found, _prepared(found)
         return self._compiled
 
-    def _update_from_sum(
-        self, weight: np.ndarray, addends: tuple[np.ndarray, np.ndarray], compiled: _Compiled
-    ) -> bool:
-        """Add the gradient up and update in one pass; False if there is no kernel for these arrays."""
-        if kernels_for(*addends) is None or not all(a.flags.aligned for a in addends):
-            return False
-        from dmod.device import compiled_sums
-
-        kernel = getattr(compiled_sums, compiled.name)
-        left, right = (_read_only(a) for a in addends)
-        turn = np.zeros(1, np.int64)
-
-        def work() -> None:
-            scratch = _scratch(self.dtype, 1)[0]
-            rates, numbers = compiled.rates, compiled.numbers
-            kernel(turn, left, right, scratch, weight, *self._states, self._bounds, rates, numbers)
-
-        if self._share is None or weight.nbytes < SHARED_NBYTES:
-            work()
-        else:
-            self._share(work)
-        return True
+    def _update_in_slices(self, weight: np.ndarray, grad: Any, compiled: _Compiled) -> None:
+        """With a gradient that is made slice by slice: each is used while it is in the cache."""
+        with np.errstate(all="ignore"):
+            for part, states, bounds, ranges in self._slices:
+                rates = compiled.rates[ranges]
+                compiled.kernel(weight[part], grad[part], *states, bounds, rates, compiled.numbers)
 
     def _begin(self, weight: np.ndarray) -> None:
         """Give the states that follow from the first weights their values."""
@@ -333,6 +291,7 @@ class FlatUpdater:
             self._plan = self._runs()
             self._chunks = [chunk for run in self._plan for chunk in self._cut(*run)]
             self._bounds = np.array([run[:2] for run in self._plan], np.int64).reshape(-1, 2)
+            self._slices = list(self._cut_across()) if self._device.is_host else []
         return self._plan
 
     def _runs(self) -> list[tuple[int, int, float, float]]:
@@ -356,6 +315,16 @@ class FlatUpdater:
             high = min(low + self._chunk, stop)
             chunks.append((low, high, tuple(s[low:high] for s in self._states), lr_mult, wd))
         return chunks
+
+    def _cut_across(self) -> Iterator[tuple[slice, list[Any], np.ndarray, slice]]:
+        """Chunks whatever ranges they lie in: place, states, those ranges within it, and which they are."""
+        for low in range(0, self.size, self._chunk):
+            high = min(low + self._chunk, self.size)
+            first = int(np.searchsorted(self._bounds[:, 1], low, "right"))
+            last = int(np.searchsorted(self._bounds[:, 0], high, "left"))
+            if first < last:
+                bounds = np.clip(self._bounds[first:last], low, high) - low
+                yield slice(low, high), [s[low:high] for s in self._states], bounds, slice(first, last)
 
     def get_states(self) -> list[np.ndarray]:
         """The flat states, each of shape ``(size,)``: not copies, so the next update changes them."""

@@ -23,7 +23,7 @@ def test_signs_of_life_are_shown_while_kernels_are_compiled(monkeypatch: pytest.
             assert alive.wait(20), "nobody has shown a sign of life"
             compiled.append(grad)
 
-    def make(config: dict, segments: tuple, size: int, dtype: str, share: object = None) -> Slow:
+    def make(config: dict, segments: tuple, size: int, dtype: str) -> Slow:
         return Slow()
 
     def show_life() -> None:
