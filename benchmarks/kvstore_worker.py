@@ -71,14 +71,17 @@ class FlatStore(ParameterServer):
 
     def prepare(self, shapes: dict[str, tuple[int, ...]], name: str) -> tuple[Round, Value]:
         from dmod.kvstore.transports.segments import gradient_buffer
+        from dmod.kvstore.transports.windows import open_window, weights_buffer
         from dmod.ndarray.flat import FlatLayout
 
         layout = FlatLayout.plan([(i, key, shapes[key]) for i, key in enumerate(shapes)], "float32")
-        grads, outs = gradient_buffer(layout.size, layout.dtype), layout.allocate()
+        grads, outs = (make(layout.size, layout.dtype) for make in (gradient_buffer, weights_buffer))
         grads[:] = self.rank + 1.0
-        self.kv.init_flat(f"flat:{name}", layout, [outs])
+        key = f"flat:{name}"
+        self.kv.init_flat(key, layout, [outs], mode="sum" if self.optimizer == "sum" else "update")
+        open_window(outs, key)
         last = layout.segments[-1].start
-        return lambda: self.kv.pushpull_flat(f"flat:{name}", [grads], [outs]), lambda: float(outs[last])
+        return lambda: self.kv.pushpull_flat(key, [grads], [outs]), lambda: float(outs[last])
 
 
 class Gloo:
