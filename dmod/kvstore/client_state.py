@@ -47,6 +47,8 @@ from dmod.ndarray.flat import FlatLayout
 
 __all__ = ["ClientState", "PieceStates"]
 
+IN_PLACE_NBYTES = 32 << 20
+"""What travels together where nothing is copied on either side: 102 MB take 12 ms instead of 15."""
 MAX_PLANS = 256
 """So many different calls are remembered; who makes more of them does not make the same ones again."""
 MAX_CALLS = 1024
@@ -81,7 +83,7 @@ class ClientState(ExpressOperations):
         self._unit_bytes = unit_bytes
         self._sharder = Sharder(self._num_servers, unit_bytes)
         self._keys: dict[Key, ClientKey] = {}
-        self._plans: dict[tuple[tuple[Key, str], ...], list[Unit]] = {}
+        self._plans: dict[tuple[Any, ...], list[Unit]] = {}
         self._calls: dict[tuple[int, Key], RepeatedCall] = {}
         self._standing = self._pushes = 0
         self._shared: dict[int, SharedMemory] = {}
@@ -460,15 +462,32 @@ class ClientState(ExpressOperations):
 
     def _units(self, what: str, entries: Sequence[Entry]) -> list[Unit]:
         """How the entries travel; remembered, since a training step asks for the same ones every time."""
-        signature = tuple([(key.key, "" if array is None else array.dtype.char) for key, array, _ in entries])
+        in_place = len(entries) == 1 and self._is_in_place(*entries[0])
+        signature = (
+            in_place,
+            *[(key.key, "" if array is None else array.dtype.char) for key, array, _ in entries],
+        )
         units = self._plans.get(signature)
         if units is None:
-            if len({key for key, _ in signature}) < len(entries):
+            if len({key.key for key, _, _ in entries}) < len(entries):
                 raise InvalidArgument(f"{what}: a key is given twice; add the arrays up first")
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            units = self._plans[signature] = plan_units(entries, self._unit_bytes)
+            together = max(self._unit_bytes, IN_PLACE_NBYTES) if in_place else self._unit_bytes
+            units = self._plans[signature] = plan_units(entries, together, joins=not in_place)
         return units
+
+    def _is_in_place(self, key: ClientKey, array: np.ndarray | None, outs: Sequence[np.ndarray]) -> bool:
+        """Whether nothing is going to be copied: then large messages take no longer than small ones."""
+        memories = [self._shared.get(piece.server) for piece in key.pieces]
+        return (
+            array is not None
+            and bool(outs)
+            and all(
+                memory is not None and memory.owns(array) and all(memory.shows(key.key, out) for out in outs)
+                for memory in dict.fromkeys(memories)
+            )
+        )
 
 
 def _call_name(entries: Sequence[Any]) -> tuple[int, Key]:

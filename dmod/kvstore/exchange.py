@@ -56,6 +56,9 @@ class SharedMemory(Protocol):
     def owns(self, array: np.ndarray) -> bool:
         """Whether an array lies where servers can read it."""
 
+    def shows(self, key: Key, out: np.ndarray) -> bool:
+        """Whether `out` is one that `show` is meant for."""
+
     def show(self, key: Key, out: np.ndarray, value: np.ndarray) -> Shown | None:
         """Have `out` be the memory of `value`, which a server keeps for `key`; None if that cannot be."""
 
@@ -95,15 +98,15 @@ class Unit:
         return sum([piece.stop - piece.start for piece in self.pieces])
 
 
-def plan_units(entries: Sequence[Entry], unit_bytes: int) -> list[Unit]:
-    """How these entries, or any others with the same keys and dtypes, travel."""
+def plan_units(entries: Sequence[Entry], unit_bytes: int, joins: bool = True) -> list[Unit]:
+    """How these entries, or any others with the same keys and dtypes, travel; small pieces joined, or not."""
     groups: dict[tuple[int, str, str, bool], list[tuple[ClientPiece, int, slice, int]]] = {}
     for i, (key, array, _) in enumerate(entries):
         dtype = key.dtype if array is None else array.dtype
         for piece in key.pieces:
             nbytes = (piece.stop - piece.start) * dtype.itemsize
             place = (piece, i, slice(piece.start, piece.stop), nbytes)
-            kind = (piece.server, dtype.name, key.dtype.name, nbytes <= JOINED_TO_NBYTES)
+            kind = (piece.server, dtype.name, key.dtype.name, joins and nbytes <= JOINED_TO_NBYTES)
             groups.setdefault(kind, []).append(place)
     units = []
     for (server, name, _, small), group in groups.items():

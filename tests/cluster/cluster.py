@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -76,7 +77,8 @@ class Process:
 
     def reap(self) -> None:
         if self.popen.poll() is None:
-            os.killpg(self.popen.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended in this moment
+                os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(DEADLINE_S)
 
 

@@ -194,6 +194,12 @@ class HostMemory:
         self.empty, self.owns = arena.empty, arena.owns
 
     @staticmethod
+    def shows(key: int | str, out: np.ndarray) -> bool:
+        """Whether `out` lies in a window that is open for `key`."""
+        window = _window_of(out)
+        return window is not None and window.key == key
+
+    @staticmethod
     def show(key: int | str, out: np.ndarray, value: np.ndarray) -> Shown | None:
         """Have `out`, in a window that is open for `key`, show `value`, in a server's memory, if it can."""
         window, segment = _window_of(out), mapped_segment(value)
