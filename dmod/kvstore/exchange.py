@@ -283,8 +283,7 @@ class Exchange:
         """
         if repeat.place == place and repeat.shown:
             if not refreshed:
-                for shown in repeat.shown:
-                    shown.refresh()
+                repeat.refresh()
             return True
         values = repeat.values.get(place)
         if values is None:

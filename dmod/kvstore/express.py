@@ -152,8 +152,7 @@ class ExpressOperations(Operations):
         under_way = self._under_way
         if under_way is not None:
             for _, repeat in under_way.call.standing:
-                for shown in repeat.shown:
-                    shown.refresh()
+                repeat.refresh()
             under_way.refreshed = True
 
     def on_message(

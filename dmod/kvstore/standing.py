@@ -66,6 +66,11 @@ class Repeat:
         self._tries += stays
         return stays and self._tries <= MAX_SHOWN
 
+    def refresh(self) -> None:
+        """Give up what the user has written to arrays that are shown."""
+        for shown in self.shown:
+            shown.refresh()
+
     def hide(self) -> None:
         """Let the user's arrays be their own memory."""
         while self.shown:
