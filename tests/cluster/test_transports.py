@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from dmod.base import InvalidArgument
 from dmod.config import Settings
 from dmod.kvstore.messages import Member
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, usable_addresses
-from dmod.kvstore.transports.base import Transport
+from dmod.kvstore.transports.base import Endpoint, Transport
 from dmod.kvstore.transports.inproc import InprocTransport
 from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import Arena
@@ -91,6 +92,28 @@ def test_the_end_of_a_link_is_told_once_after_its_messages(slow: bool) -> None:
             endpoint.close(0)
         transport.close()
         directory.close()
+
+
+@pytest.mark.parametrize("kind", [InprocTransport, ZmqTransport, lambda: ShmTransport(Arena())])
+def test_whoever_wakes_an_endpoint_need_not_know_whether_it_has_closed(kind: Callable[[], Transport]) -> None:
+    transport = kind()
+    for _ in range(50):
+        endpoint, ended = transport.endpoint(), threading.Event()
+
+        def use(endpoint: Endpoint = endpoint, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                endpoint.receive(DEADLINE_S)
+            endpoint.close(0)
+
+        user = threading.Thread(target=use)
+        user.start()
+        endpoint.wake()
+        ended.set()
+        endpoint.wake()  # as the user closes it
+        user.join(DEADLINE_S)
+        assert not user.is_alive()
+        endpoint.wake()
+    transport.close()
 
 
 def test_who_was_dropped_cannot_keep_others_waiting() -> None:

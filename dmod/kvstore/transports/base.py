@@ -67,7 +67,7 @@ class Endpoint(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """Let a `receive` that waits return, or the next one not wait; from any thread."""
+        """Let a `receive` that waits return, or the next one not wait; from any thread, also once closed."""
 
     @abstractmethod
     def close(self, linger_s: float) -> None:

@@ -15,6 +15,7 @@ cores: 0.64 ms without, 0.80 with). So was spinning for 0.1 ms with sched_yield 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -57,9 +58,11 @@ class ZmqEndpoint(Endpoint):
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]):
         self._context = context
         self._poller = zmq.Poller()
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._wake_reader, writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        os.set_blocking(writer, False)
+        self._wake_writer: int | None = writer  # None once closed: its number may be another file's by then
+        self._wake_lock = threading.RLock()  # a signal handler may wake whoever is just waking
         self._poller.register(self._wake_reader, zmq.POLLIN)
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
@@ -203,10 +206,13 @@ class ZmqEndpoint(Endpoint):
             self._dropped.add(peer)
 
     def wake(self) -> None:
-        try:
-            os.write(self._wake_writer, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full: it will wake
+        with self._wake_lock:  # the thread that uses this endpoint may be about to close it
+            if self._wake_writer is None:
+                return
+            try:
+                os.write(self._wake_writer, b"\0")
+            except BlockingIOError:
+                pass  # the pipe is full: it will wake
 
     def close(self, linger_s: float) -> None:
         if self._monitor is not None and self._router is not None:
@@ -217,5 +223,8 @@ class ZmqEndpoint(Endpoint):
                 socket.close(linger=round(linger_s * 1000))
         self._dealers.clear()
         self._router = None
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        with self._wake_lock:
+            writer, self._wake_writer = self._wake_writer, None
+        if writer is not None:
+            os.close(self._wake_reader)
+            os.close(writer)
