@@ -121,6 +121,11 @@ class LastSum:
         self._left, self._right, self._scratch = left, right, scratch
         self._wide = sum_dtype(dtype)
 
+    @property
+    def terms(self) -> tuple[np.ndarray, np.ndarray]:
+        """The two arrays, which nobody may write to; of `dtype` if there is no wider one."""
+        return _read_only(self._left), _read_only(self._right)
+
     def __getitem__(self, part: slice) -> np.ndarray:
         left = self._left[part]
         out = self._scratch(left.size, self._wide)
@@ -135,6 +140,13 @@ class LastSum:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole: np.ndarray = np.add(self._left, self._right, dtype=self._wide)
         return np.asarray(whole, self.dtype if dtype is None else dtype)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 class TreeSum:

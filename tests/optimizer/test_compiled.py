@@ -9,7 +9,8 @@ import pytest
 
 from dmod import optimizer as opt
 from dmod.device import compiled_optimizers
-from dmod.ndarray.flat import FlatLayout
+from dmod.kvstore.tree import LastSum
+from dmod.ndarray.flat import FlatLayout, aligned_empty
 from dmod.ndarray.ndarray import array
 
 ENTRIES = [(0, "a_weight", (300, 233)), (1, "a_bias", (300,)), (2, "b_gamma", (50,)), (3, "c_weight", (77,))]
@@ -34,8 +35,11 @@ def make(name: str, options: dict[str, Any], **more: Any) -> opt.Optimizer:
     return made
 
 
-def updated(optimizer: opt.Optimizer) -> list[np.ndarray]:
-    """Weights and states after some updates, with infinite and undefined gradients among them."""
+def updated(optimizer: opt.Optimizer, in_two: bool = False) -> list[np.ndarray]:
+    """Weights and states after some updates, with infinite and undefined gradients among them.
+
+    With `in_two` they are sums that the updater takes itself.
+    """
     layout = FlatLayout.plan(ENTRIES, "float32")
     updater = opt.FlatUpdater(optimizer, layout.segments, layout.size, "float32")
     rng = np.random.default_rng(1)
@@ -45,7 +49,8 @@ def updated(optimizer: opt.Optimizer) -> list[np.ndarray]:
     for _ in range(STEPS):
         grad = rng.normal(size=layout.size).astype(np.float32)
         grad[:4] = np.nan, np.inf, -np.inf, 0
-        updater.update(weight, grad)
+        other = rng.normal(size=layout.size).astype(np.float32)
+        updater.update(weight, LastSum(grad, other, grad.dtype, aligned_empty) if in_two else grad + other)
     return [weight, *updater.get_states()]
 
 
@@ -58,6 +63,18 @@ def test_the_bits_are_numpys(
     compiled = updated(make(name, options, clip_gradient=clip, wd=wd))
     request.getfixturevalue("without_numba")
     for left, right in zip(compiled, updated(make(name, options, clip_gradient=clip, wd=wd)), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("clip", [None, 0.4])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_sum_that_is_taken_on_the_way_has_the_same_bits(
+    name: str, options: dict[str, Any], clip: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = make(name, options, clip_gradient=clip, wd=0.01)
+    before = updated(make(name, options, clip_gradient=clip, wd=0.01))
+    monkeypatch.delattr(LastSum, "__getitem__")  # what compiled steps do not need
+    for left, right in zip(updated(optimizer, in_two=True), before, strict=True):
         np.testing.assert_array_equal(left, right)
 
 
