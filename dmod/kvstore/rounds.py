@@ -174,6 +174,11 @@ class Piece:
             self._trees[ahead - 1].add(rank, array)
 
     @property
+    def current(self) -> TreeSum:
+        """What has been contributed to the current round."""
+        return self._trees[0]
+
+    @property
     def complete(self) -> bool:
         """Whether every rank has contributed to the current round."""
         return self._trees[0].complete

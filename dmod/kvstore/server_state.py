@@ -102,6 +102,16 @@ class ServerState(ServerRounds):
         if isinstance(message, Hello):
             return self._hello(peer, message)
         handler, rank = _HANDLERS.get(type(message)), self._ranks.get(peer)
+        if type(message) is Again and rank is not None and self.member.error is None:
+            try:
+                if (actions := self._again_in_turn(peer, rank, message)) is not None:
+                    return actions
+            except MemoryError:
+                self._adopt_turns()
+                standing = self._standing.find(rank, message.standing)
+                return self._out_of_memory(Request(peer, rank, message, standing=standing))
+        if self._turns.open:
+            self._adopt_turns()
         if handler is None or rank is None:
             return self._violation(peer, message, "Hello comes first" if handler else "not for a server")
         number = getattr(message, "request", 0)
@@ -166,6 +176,7 @@ class ServerState(ServerRounds):
                     actions = [*actions, *self._hello(peer, hello)]
                 self._early_hellos.clear()
             elif isinstance(action, Lost):
+                self._adopt_turns()
                 refusal = Refused("peer_lost", str(action.error))
                 failed = self._requests.fail(self._requests.all(), refusal)
                 actions = [*actions, *failed, *self.member.leave(str(action.error), now)]
@@ -229,6 +240,9 @@ class ServerState(ServerRounds):
         """Raise AssertionError where this state contradicts itself."""
         self.member.check_invariants()
         ranks = set(self._roster.workers)
+        for turn in self._turns.open:
+            assert len(turn.arrived) < len(ranks), "a turn that has ended is still open"
+            assert all(piece.current.slots == {r for _, r, _, _ in turn.arrived} for piece in turn.pieces)
         for piece in self._table.pieces():
             piece.check_invariants()
             waited_for = piece.missing(piece.applied + 1)

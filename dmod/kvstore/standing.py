@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dmod.kvstore.exchange import Shown
     from dmod.kvstore.messages import Again, PushPull
     from dmod.kvstore.rounds import Piece
+    from dmod.kvstore.turns import Turn
 
 __all__ = ["Repeat", "Standing", "StandingRequests"]
 
@@ -106,12 +107,20 @@ class Standing:
         The contributions: where the worker writes them.
     generation : int
         Of the key table: in another one the pieces may be others.
+    turn : Turn
+        In which all workers ask for these pieces.
     """
 
     def __init__(
-        self, message: PushPull, pieces: tuple[Piece, ...], arrays: Sequence[np.ndarray], generation: int
+        self,
+        message: PushPull,
+        pieces: tuple[Piece, ...],
+        arrays: Sequence[np.ndarray],
+        generation: int,
+        turn: Turn,
     ):
         self.message, self.pieces, self.arrays, self.generation = message, pieces, arrays, generation
+        self.turn = turn
         self._places: dict[tuple[int, ...], int] = {}
         self._kept: list[Sequence[np.ndarray]] = []  # so that no other array gets the same id
 
