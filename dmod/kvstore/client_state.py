@@ -381,7 +381,7 @@ class ClientState(ExpressOperations):
         compressor: Compressor | None = None,
         unit: int | None = None,
     ) -> Started:
-        repeated = self._repeated(entries) if call == "pushpull" and compressor is None else None
+        repeated = self.repeated(entries) if call == "pushpull" and compressor is None else None
         whole = repeated is not None and record is None and unit is None
         if whole and (lean := self._express(repeated, now)) is not None:
             return lean
@@ -414,7 +414,7 @@ class ClientState(ExpressOperations):
         operation.begin = begin
         return self._begin(operation, now)
 
-    def _repeated(self, entries: Sequence[Any]) -> RepeatedCall | None:
+    def repeated(self, entries: Sequence[Any]) -> RepeatedCall | None:
         """What is known of a pushpull that is made again with the same tuple: nothing in it has changed."""
         known = self._calls.get(_call_name(entries)) if entries else None
         if known is None or known.entries is not entries or known.pushes != self._pushes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, Staged, server_peer
 from dmod.kvstore.exchange import Entry, Exchange, Unit
@@ -19,6 +20,9 @@ from dmod.kvstore.messages import Again, Message, Same
 from dmod.kvstore.operations import Operations, Started, earlier
 from dmod.kvstore.outstanding import ClientPiece, Operation, Request
 from dmod.kvstore.standing import Repeat
+
+if TYPE_CHECKING:
+    from dmod.kvstore.transports.trips import Trip
 
 __all__ = ["ExpressOperations", "RepeatedCall"]
 
@@ -45,6 +49,8 @@ class RepeatedCall:
         Whether all servers share memory with this worker: only then they can know it.
     standing : list of (Unit, Repeat)
         Units and repeats, once all servers know them; empty before.
+    trip : Trip, optional
+        The way that it takes, if all its arrays lie where servers read them.
     """
 
     what: str
@@ -56,6 +62,13 @@ class RepeatedCall:
     exchange: Exchange
     shared: bool
     standing: list[tuple[Unit, Repeat]] = field(default_factory=list)
+    trip: Trip | None = None
+
+    def asks(self) -> list[tuple[Peer, int]]:
+        """Whom it asks, and for which standing request; nobody if anything has to be copied before."""
+        if not self.ready() or any(repeat.staged() for repeat in self.repeats):
+            return []
+        return [(server_peer(unit.server), repeat.number) for unit, repeat in self.standing]
 
     def ready(self) -> bool:
         """Whether all servers know it, and all pieces of each unit are at the same round."""
@@ -109,16 +122,7 @@ class ExpressOperations(Operations):
 
     def _express(self, call: RepeatedCall | None, now: float) -> Started | None:
         """Begin a call that is known on all its servers, if nothing else goes on."""
-        if (
-            call is None
-            or self._operations
-            or self._backlog
-            or self._outstanding.unanswered  # of an operation that has failed, too: it may still be read
-            or self._under_way is not None
-            or self._ended_by is not None
-        ):
-            return None
-        if not self.ready or self._leaving is not None or self.error is not None or not call.ready():
+        if call is None or not self._may_leave(call):
             return None
         self._last_operation += 1
         self._under_way = under_way = Express(self._last_operation, call, now)
@@ -133,6 +137,64 @@ class ExpressOperations(Operations):
             actions.append(Send(peer, again, staged))
             self._rounds = max(self._rounds, round)
         return self._last_operation, actions
+
+    def _may_leave(self, call: RepeatedCall) -> bool:
+        """Whether it is known on all its servers, and nothing else goes on."""
+        if (
+            self._operations
+            or self._backlog
+            or self._outstanding.unanswered  # of an operation that has failed, too: it may still be read
+            or self._under_way is not None
+            or self._ended_by is not None
+        ):
+            return False
+        return self.ready and self._leaving is None and self.error is None and call.ready()
+
+    def depart(self, call: RepeatedCall, now: float) -> tuple[int, int, list[int]] | None:
+        """Begin a call that goes on a trip, if it may: its number, the first request's, and the rounds."""
+        if not self._may_leave(call):
+            return None
+        rounds = []
+        for unit, _ in call.standing:
+            for piece in unit.pieces:
+                piece.round += 1
+            rounds.append(unit.pieces[0].round)
+        self._rounds = max(self._rounds, *rounds)
+        first = self._outstanding.next_number()
+        for _ in rounds[1:]:
+            self._outstanding.next_number()
+        self._last_operation += 1
+        self._under_way = Express(self._last_operation, call, now)
+        return self._last_operation, first, rounds
+
+    def arrive(self, places: Sequence[int]) -> bool:
+        """All requests of a trip have been answered; False if `resume` has to see to them."""
+        under_way = self._under_way
+        assert under_way is not None
+        call = under_way.call
+        for (unit, repeat), place in zip(call.standing, places, strict=True):
+            if not call.exchange.deliver_again(unit, repeat, place, under_way.refreshed):
+                return False
+        self._under_way = None
+        return True
+
+    def resume(
+        self, numbers: Sequence[int], sent: Sequence[bool], places: Sequence[int], now: float
+    ) -> list[Action]:
+        """Go on with a trip as with any other call: what has been sent, and answered, or not yet."""
+        under_way = self._under_way
+        assert under_way is not None
+        actions: list[Action] = []
+        for number, (unit, repeat), left in zip(numbers, under_way.call.standing, sent, strict=True):
+            peer = server_peer(unit.server)
+            again = Again(number, repeat.number, self.epoch, unit.pieces[0].round)
+            under_way.waiting[number] = (peer, unit, repeat, again, [])
+            if not left:
+                actions.append(Send(peer, again))
+        for number, (unit, _), place in zip(numbers, under_way.call.standing, places, strict=True):
+            if place:
+                actions += self.on_message(server_peer(unit.server), Same(number, place), [], now)
+        return actions
 
     def _adopt(self) -> None:
         """Go on with the call that is under way as with any other."""

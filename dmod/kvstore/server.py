@@ -24,8 +24,10 @@ from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, Join, Message
 from dmod.kvstore.patient_maker import PatientMaker
 from dmod.kvstore.server_state import ServerState
+from dmod.kvstore.server_turns import ServerTurns
 from dmod.kvstore.transports.addresses import listen_host, scheduler_address, tcp_address
 from dmod.kvstore.transports.base import Endpoint, Transport
+from dmod.kvstore.transports.loading import compiled_links
 from dmod.kvstore.transports.private_dir import PrivateDirectory
 from dmod.kvstore.transports.segments import process_arena, shared_empty
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
@@ -85,6 +87,7 @@ def run_node(
     news: Callable[[], list[Action]] = list,
     on_disconnect: OnPeer = lambda peer, now: [],
     on_unreachable: OnPeer = lambda peer, now: [],
+    turns: ServerTurns | None = None,
 ) -> None:
     """Carry messages and timers to `state` and its actions out, until it exits.
 
@@ -102,6 +105,8 @@ def run_node(
         What has become known otherwise than by messages has led to these actions.
     on_disconnect, on_unreachable : callable
         The state's, with a peer whose link has ended, or that a message could not be sent to, and the time.
+    turns : ServerTurns, optional
+        The state, if it says by lanes what it expects.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def run_node(
     """
     try:
         error = _run(
-            endpoint, state, on_message, on_stop, actions, stopped, news, on_disconnect, on_unreachable
+            endpoint, state, on_message, on_stop, actions, stopped, news, on_disconnect, on_unreachable, turns
         )
     except Exception as mistake:
         _tell(endpoint, on_stop, f"{type(mistake).__name__}: {mistake}")
@@ -141,6 +146,7 @@ def _run(
     news: Callable[[], list[Action]],
     on_disconnect: OnPeer,
     on_unreachable: OnPeer,
+    turns: ServerTurns | None,
 ) -> MXNetError | None:
     """See `run_node`; returns why the job has failed, None if it has ended well."""
     lost: Lost | None = None
@@ -160,19 +166,30 @@ def _run(
             unreachable.clear()
             if actions:
                 continue
-        actions = news() or _next_actions(endpoint, state, on_message, on_disconnect)
+        actions = news() or _next_actions(endpoint, state, on_message, on_disconnect, turns)
         if not actions and (reason := stopped()):
             actions, stopped = on_stop(reason, time.monotonic()), lambda: ""
 
 
 def _next_actions(
-    endpoint: Endpoint, state: NodeState, on_message: OnMessage, on_disconnect: OnPeer
+    endpoint: Endpoint,
+    state: NodeState,
+    on_message: OnMessage,
+    on_disconnect: OnPeer,
+    turns: ServerTurns | None,
 ) -> list[Action]:
     timer = state.next_timer()
-    timeout_s = None if timer is None else timer - time.monotonic()
-    if timeout_s is not None and timeout_s < -_OVERDUE_S:
+    timeout_s = _LONGEST_WAIT_S if timer is None else min(timer - time.monotonic(), _LONGEST_WAIT_S)
+    if timeout_s < -_OVERDUE_S:
         return state.on_timer(time.monotonic())
-    got = endpoint.receive(_LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S))
+    if turns is not None and turns.lanes.is_open:
+        turn = endpoint.await_turn(turns.lanes, timeout_s)
+        if turn is not None and turn >= 0:
+            return turns.end_lane(turn)
+        timeout_s = timeout_s if turn is None else 0.0
+    elif turns is not None and turns.lanes.wanted and (loops := compiled_links()) is not None:
+        turns.lanes.take = loops.take
+    got = endpoint.receive(timeout_s)
     now = time.monotonic()
     if got is None:
         # The connections are drained, so that a process that was stopped for a while does not take
@@ -228,6 +245,7 @@ def serve(
             state.start(time.monotonic()),
             stopped,
             on_disconnect=state.on_disconnect,
+            turns=state,
         )
     finally:
         if endpoint.rejected:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dmod.kvstore.actions import Action, Peer, Send
+from dmod.kvstore.actions import Action, Send
 from dmod.kvstore.bundles import joined_values
 from dmod.kvstore.fields import ENCODED
 from dmod.kvstore.key_table import KeyTable, MakeUpdater
@@ -49,7 +49,7 @@ from dmod.kvstore.rows import gathered, parsed_spans
 from dmod.kvstore.server_requests import OpenRequests, Refused, Request, Roster, joined_arrays, payload_array
 from dmod.kvstore.standing import Standing, StandingRequests
 from dmod.kvstore.tree import Allocate
-from dmod.kvstore.turns import Turn, Turns
+from dmod.kvstore.turns import Turns
 
 __all__ = ["MAX_RECORD_NBYTES", "ServerRounds"]
 
@@ -118,60 +118,6 @@ class ServerRounds:
         request.rounds = dict.fromkeys(standing.pieces, message.round)
         self._check_rounds(request, lowest=1, ahead=2)
         return self._contribute(request, standing.arrays)
-
-    def _again_in_turn(self, peer: Peer, rank: int, message: Again) -> list[Action] | None:
-        """`_again` where it is one of those that are expected; None, and nothing is done, where it is not."""
-        standing = self._standing.find(rank, message.standing)
-        if standing is None or not standing.means(message, self._table.generation):
-            return None
-        turn = standing.turn
-        if message.epoch != self.epoch or self._ended or self._roster.gone:
-            return None
-        if not turn.takes(rank, message.round):
-            return None
-        for piece in turn.pieces if self._waiting else ():
-            if self._waiting.get(piece):
-                return None
-        arrived = turn.arrived
-        for piece, array in zip(turn.pieces, standing.arrays, strict=True):
-            piece.current.add(rank, array)
-        arrived.append((peer, rank, message, standing))
-        self._turns.open[turn] = None
-        return self._end_turn(turn) if len(arrived) == len(self._roster.workers) else []
-
-    def _end_turn(self, turn: Turn) -> list[Action]:
-        """All have come: apply the round, and answer them."""
-        try:
-            for piece in turn.pieces:
-                piece.apply()
-        except Exception as error:  # an optimizer may raise anything
-            self._adopt_turns()
-            actions = self._give_up(piece, error)
-            return actions + [a for other in turn.pieces if other.complete for a in self._advance(other)]
-        del self._turns.open[turn]
-        arrived, turn.arrived = turn.arrived, []
-        values = [piece.value for piece in turn.pieces if piece.value is not None]
-        answers: list[Action] = []
-        for peer, rank, message, standing in arrived:
-            place = standing.place(values)
-            if place:
-                answers.append(Send(peer, Same(message.request, place)))
-            else:
-                answers.append(self._answer(self._as_request(peer, rank, message, standing)))
-        return answers
-
-    def _adopt_turns(self) -> None:
-        """Go on with what has come in turns as with any other requests."""
-        for turn in self._turns.open:
-            for arrived in turn.arrived:
-                self._wait(self._as_request(*arrived))
-            turn.arrived = []
-        self._turns.open.clear()
-
-    @staticmethod
-    def _as_request(peer: Peer, rank: int, message: Again, standing: Standing) -> Request:
-        rounds = dict.fromkeys(standing.pieces, message.round)
-        return Request(peer, rank, message, rounds=rounds, standing=standing)
 
     def _contribute(self, request: Request, arrays: Sequence[np.ndarray]) -> list[Action]:
         if (dropped := self._impossible(request)) is not None:

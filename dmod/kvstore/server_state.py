@@ -37,14 +37,14 @@ from dmod.kvstore.messages import (
     SetValues,
 )
 from dmod.kvstore.server_requests import Refused, Request
-from dmod.kvstore.server_rounds import ServerRounds
+from dmod.kvstore.server_turns import ServerTurns
 from dmod.kvstore.tree import Allocate
 from dmod.ndarray.flat import aligned_empty
 
 __all__ = ["MakeUpdater", "ServerState"]
 
 
-class ServerState(ServerRounds):
+class ServerState(ServerTurns):
     """One server: its membership, and the pieces that it keeps.
 
     Messages from the scheduler come in with the peer `SCHEDULER`, those of workers with whatever
@@ -80,7 +80,6 @@ class ServerState(ServerRounds):
         super().__init__(member, make_updater, allocate, shared)
         self.member = member
         self.violations = 0
-        self._ranks: dict[Peer, int] = {}  # who has said Hello
         self._early_hellos: dict[Peer, Hello] = {}  # before there was a view
 
     # -- events
@@ -102,22 +101,19 @@ class ServerState(ServerRounds):
         if isinstance(message, Hello):
             return self._hello(peer, message)
         handler, rank = _HANDLERS.get(type(message)), self._ranks.get(peer)
-        if type(message) is Again and rank is not None and self.member.error is None:
-            try:
-                if (actions := self._again_in_turn(peer, rank, message)) is not None:
-                    return actions
-            except MemoryError:
-                self._adopt_turns()
-                standing = self._standing.find(rank, message.standing)
-                return self._out_of_memory(Request(peer, rank, message, standing=standing))
-        if self._turns.open:
-            self._adopt_turns()
         if handler is None or rank is None:
             return self._violation(peer, message, "Hello comes first" if handler else "not for a server")
+        if type(message) is Again and self.member.error is None:
+            actions = self._again_in_turn(peer, rank, message)
+            if actions is not None:
+                return actions
+        return self._adopt_turns() + self._take(Request(peer, rank, message, payloads), handler)
+
+    def _take(self, request: Request, handler: Handler) -> list[Action]:
+        peer, rank, message = request.peer, request.rank, request.message
         number = getattr(message, "request", 0)
         if (known := self._requests.find(rank, number)) is not None:
             return [self._pending(known)]
-        request = Request(peer, rank, message, payloads)
         try:
             if self.member.error is not None:
                 raise Refused("peer_lost", str(self.member.error))
@@ -129,21 +125,10 @@ class ServerState(ServerRounds):
         except MemoryError:
             return self._out_of_memory(request)
 
-    def _out_of_memory(self, request: Request) -> list[Action]:
-        """Give up the keys of a request, of which any part may have been done; all others stay of use."""
-        refusal = Refused("failed", f"{request.what}: {self._table.memory_text}")
-        message = request.message if request.standing is None else request.standing.message
-        keys = dict.fromkeys(getattr(ref, "key", None) for ref in getattr(message, "pieces", ()))
-        keys |= dict.fromkeys([getattr(request.message, "key", None)])
-        actions = [action for key in keys if key is not None for action in self._table.fail_key(key, refusal)]
-        if not request.closed:
-            self._requests.close(request)
-            actions.append(Send(request.peer, Error(request.message.request, refusal.code, refusal.text)))
-        return actions
-
     def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
         """The link to a worker has ended: unless it has left, the scheduler looks whether it is alive."""
         rank = self._ranks.pop(peer, None)
+        self.lanes.version += 1
         if rank is None or rank in self._roster.gone or self.member.phase is not Phase.MEMBER:
             return []
         return [Send(SCHEDULER, LinkEnded("worker", rank, self._roster.workers[rank].incarnation))]
@@ -176,9 +161,8 @@ class ServerState(ServerRounds):
                     actions = [*actions, *self._hello(peer, hello)]
                 self._early_hellos.clear()
             elif isinstance(action, Lost):
-                self._adopt_turns()
                 refusal = Refused("peer_lost", str(action.error))
-                failed = self._requests.fail(self._requests.all(), refusal)
+                failed = self._adopt_turns() + self._requests.fail(self._requests.all(), refusal)
                 actions = [*actions, *failed, *self.member.leave(str(action.error), now)]
         return actions
 
@@ -194,6 +178,7 @@ class ServerState(ServerRounds):
             text = f"worker {message.rank} is another process now (pid {member.pid} on {member.host})"
         else:
             self._ranks[peer] = message.rank
+            self.lanes.version += 1
             return [Send(peer, Ack(message.request))]
         return [Send(peer, Error(message.request, "fenced", text))]
 
@@ -255,7 +240,9 @@ class ServerState(ServerRounds):
         assert not ranks or self._roster.others(self._ended), "all have ended the epoch, and it goes on"
 
 
-_HANDLERS: dict[type[Message], Callable[[ServerState, Request], list[Action]]] = {
+Handler = Callable[[ServerState, Request], list[Action]]
+
+_HANDLERS: dict[type[Message], Handler] = {
     Init: lambda server, request: server._table.init(request),
     SetValues: lambda server, request: server._table.set_values(request),
     SetOptimizer: lambda server, request: server._table.set_optimizer(request),

@@ -9,7 +9,7 @@ goes on as it always does.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dmod.kvstore.actions import Peer
 from dmod.kvstore.messages import Again
@@ -18,7 +18,10 @@ from dmod.kvstore.rounds import Piece
 if TYPE_CHECKING:
     from dmod.kvstore.standing import Standing
 
-__all__ = ["Turn", "Turns"]
+__all__ = ["Arrival", "Turn", "Turns"]
+
+Arrival: TypeAlias = "tuple[Peer, int, Again, Standing]"
+"""Who has asked for a round: with rank, message, and what that repeats."""
 
 
 class Turn:
@@ -30,15 +33,18 @@ class Turn:
 
     Attributes
     ----------
-    arrived : list of (Peer, int, Again, Standing)
-        Who has asked for it: with rank, message, and what that repeats. All of them have contributed.
+    arrived : list of Arrival
+        All of them have contributed.
+    undisturbed : (int, int)
+        How often it has ended since a certain number of disturbances; see `lanes`.
     """
 
-    __slots__ = ("__weakref__", "arrived", "pieces")
+    __slots__ = ("__weakref__", "arrived", "pieces", "undisturbed")
 
     def __init__(self, pieces: tuple[Piece, ...]):
         self.pieces = pieces
-        self.arrived: list[tuple[Peer, int, Again, Standing]] = []
+        self.arrived: list[Arrival] = []
+        self.undisturbed = (0, 0)
 
     def takes(self, rank: int, round: int) -> bool:
         """Whether all pieces are at `round`, and nobody but those who arrived has contributed."""

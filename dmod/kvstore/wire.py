@@ -37,12 +37,13 @@ from dmod.kvstore.messages import (
 )
 from dmod.kvstore.versions import ForeignRefuse, foreign_frame, read_foreign
 
-__all__ = ["PROTOCOL_VERSION", "decode", "encode"]
+__all__ = ["PROTOCOL_VERSION", "SHORT_FORM", "SHORT_NBYTES", "decode", "encode"]
 
 PROTOCOL_VERSION = 4
 """Goes up whenever there is a new message, or one changes its fields."""
 _SHORT = struct.Struct("<BB6xQQQQ")
-_SHORT_FORM = 0xC1
+SHORT_FORM = 0xC1
+SHORT_NBYTES = _SHORT.size
 _LARGEST = (1 << 53) - 1
 
 _NUMBERS = {cls: number for number, cls in MESSAGES.items()}
@@ -66,9 +67,9 @@ def encode(message: Message, payloads: Sequence[Outgoing] = ()) -> list[bytes | 
         for payload in payloads:
             if type(payload) is Staged:
                 payload.fill()  # it does not travel: the server knows where it lies
-        return [_SHORT.pack(_SHORT_FORM, 1, message.request, message.standing, message.epoch, message.round)]
+        return [_SHORT.pack(SHORT_FORM, 1, message.request, message.standing, message.epoch, message.round)]
     if type(message) is Same:
-        return [_SHORT.pack(_SHORT_FORM, 2, message.request, message.place, 0, 0)]
+        return [_SHORT.pack(SHORT_FORM, 2, message.request, message.place, 0, 0)]
     if type(message) is ForeignRefuse:
         return [msgpack.packb(foreign_frame(message))]
     values: list[Any] = [getattr(message, name) for name, _ in field_checks(type(message))]
@@ -95,7 +96,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[Message, list[memoryvi
     """
     if not frames:
         raise ProtocolError("a message without frames")
-    if len(frames) == 1 and len(frames[0]) == _SHORT.size and frames[0][0] == _SHORT_FORM:
+    if len(frames) == 1 and len(frames[0]) == _SHORT.size and frames[0][0] == SHORT_FORM:
         return _decode_short(frames[0]), []
     _check_sizes(frames)
     message = _decode_header(frames[0])

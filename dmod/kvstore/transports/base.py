@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from dmod.kvstore.actions import Peer
+from dmod.kvstore.lanes import Lanes
+
+if TYPE_CHECKING:
+    from dmod.kvstore.transports.trips import Trip
 
 __all__ = ["Endpoint", "Frame", "Transport"]
 
@@ -60,6 +64,18 @@ class Endpoint(ABC):
         closed it, or has died. It comes once, after all messages of the link. Over ZeroMQ there is no such
         news, since a connection that has ended there is made again.
         """
+
+    def trip(self, asks: Sequence[tuple[Peer, int]]) -> Trip | None:
+        """A way to ask these peers for these standing requests, if there is a faster one than `send`."""
+        return None
+
+    def await_turn(self, lanes: Lanes, timeout_s: float) -> int | None:
+        """The number of the next turn for which all have come, TIMED_OUT, or OTHER, which is for `receive`.
+
+        It takes what is expected by lanes, and nothing else, much faster than `receive`; None if it cannot
+        at the moment, and has not waited.
+        """
+        return None
 
     @abstractmethod
     def drop(self, peer: Peer) -> None:

@@ -27,7 +27,7 @@ from dmod.kvstore.messages import MAX_FRAMES, MAX_HEADER_NBYTES, MAX_TOTAL_NBYTE
 from dmod.kvstore.transports.base import Frame
 from dmod.kvstore.transports.segments import Arena, MappedSegment, Place
 
-__all__ = ["Link", "credentials"]
+__all__ = ["Link", "credentials", "head_of_one"]
 
 _JOIN_BELOW_NBYTES = 1 << 17
 _BUFFER_NBYTES = 1 << 18
@@ -83,6 +83,16 @@ class Link:
     def peer_pid(self) -> int:
         """The process at the other end; 0 if it cannot be seen from here."""
         return credentials(self._socket)[0]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open, nothing is left to be sent, and what has been read was whole messages."""
+        return not (self.closed or self._outbox or self.is_halfway)
+
+    @property
+    def is_halfway(self) -> bool:
+        """Whether a part of a message has been read."""
+        return self._filled > 0 or self._large is not None
 
     @property
     def blocked(self) -> bool:
@@ -278,6 +288,11 @@ class Link:
         if type(number) is not int or type(nbytes) is not int or number in self._segments or not self._fds:
             raise ProtocolError("a segment without a number or a file descriptor of its own")
         self._segments[number] = MappedSegment(self._fds.popleft(), nbytes)
+
+
+def head_of_one(nbytes: int) -> bytes:
+    """What comes before the frame, in a packet with a single one of 1 to 127 bytes."""
+    return _HEADS_OF_ONE[nbytes]
 
 
 def credentials(sock: socket.socket) -> tuple[int, int]:

@@ -15,13 +15,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import zmq
 
 from dmod.base import ProtocolError
 from dmod.kvstore.actions import Peer
+from dmod.kvstore.lanes import Lanes
 from dmod.kvstore.transports.base import Endpoint, Frame
 from dmod.kvstore.transports.links import Link, credentials
+from dmod.kvstore.transports.loading import compiled_links
 from dmod.kvstore.transports.segments import Arena, process_arena
+from dmod.kvstore.transports.trips import Trip
 from dmod.kvstore.transports.zeromq import ZmqEndpoint, ZmqTransport
 
 __all__ = ["SCHEME", "ShmTransport"]
@@ -55,6 +59,40 @@ class _Ended(NamedTuple):
     peer: Peer
 
 
+class _Files:
+    """What is polled, for the interpreter and for compiled loops."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._poll = select.poll()
+        self._events: dict[int, int] = {}
+        self._array = np.empty((0, 2), np.int32)
+
+    def register(self, fd: int, events: int) -> None:
+        """Look for these events from now on."""
+        self._poll.register(fd, events)
+        self._events[fd] = events
+        self._changed()
+
+    def unregister(self, fd: int) -> None:
+        """Look for nothing any more."""
+        self._poll.unregister(fd)
+        del self._events[fd]
+        self._changed()
+
+    def poll(self, timeout_ms: int | None) -> list[tuple[int, int]]:
+        """Wait for events."""
+        return self._poll.poll(timeout_ms)
+
+    def array(self) -> np.ndarray:
+        """Descriptors and events, shape (n, 2); another array when they have changed."""
+        return self._array
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._array = np.array(list(self._events.items()), np.int32).reshape(-1, 2)
+
+
 class ShmEndpoint(ZmqEndpoint):
     """See `Endpoint`. Connections to us are called by a number."""
 
@@ -69,8 +107,11 @@ class ShmEndpoint(ZmqEndpoint):
         self._accepted = 0
         # ZeroMQ looks at each of its sockets by system calls whenever it polls, even if only links speak.
         # So links are polled by themselves, and ZeroMQ's sockets by the descriptor that each has.
-        self._files = select.poll()
+        self._files = _Files()
         self._sockets: set[int] = set()
+        self._ranked = (-1, -1)
+        self._ranks = np.empty(0, np.int64)  # of the workers behind the files
+        self._halves: set[int] = set()  # descriptors of links that have brought a part of a message
         self._stale = False  # whether a socket may be readable though its descriptor is not
         self._poller.unregister(self._wake_reader)
         self._files.register(self._wake_reader, select.POLLIN)
@@ -127,6 +168,7 @@ class ShmEndpoint(ZmqEndpoint):
         """The link of `peer` is closed; what is sent to it from now on is lost."""
         self._files.unregister(fd)
         self._waiting.discard(fd)
+        self._halves.discard(fd)
         del self._names[fd]
         if isinstance(peer, int):
             del self._links[peer]
@@ -154,7 +196,7 @@ class ShmEndpoint(ZmqEndpoint):
             self._ready.append(_Ended(peer))
         elif link.blocked != (fd in self._waiting):
             self._waiting ^= {fd}
-            self._files.modify(fd, select.POLLIN | select.POLLOUT if link.blocked else select.POLLIN)
+            self._files.register(fd, select.POLLIN | select.POLLOUT if link.blocked else select.POLLIN)
 
     def receive(self, timeout_s: float | None) -> tuple[Peer, list[Frame]] | None:
         if self._inbox:
@@ -172,6 +214,28 @@ class ShmEndpoint(ZmqEndpoint):
         if self._read_signals(self._resolved(rest)) and not self._ready:
             return None
         return super().receive(timeout_s)
+
+    def await_turn(self, lanes: Lanes, timeout_s: float) -> int | None:
+        loops = compiled_links()
+        if loops is None or not self._is_idle():
+            return None
+        version = (self._files.version, lanes.version)
+        if version != self._ranked:
+            self._ranked = version
+            peers = [self._names.get(fd) for fd in self._files.array()[:, 0].tolist()]
+            self._ranks = np.array([-1 if peer is None else lanes.peers.get(peer, -1) for peer in peers])
+        return int(loops.await_turn(self._files.array(), self._ranks, lanes.expected, int(timeout_s * 1e9)))
+
+    def trip(self, asks: Sequence[tuple[Peer, int]]) -> Trip | None:
+        loops, links = compiled_links(), [self._links.get(peer) for peer, _ in asks]
+        if loops is None or any(link is None or link.closed for link in links):
+            return None
+        whom = [(link, number) for link, (_, number) in zip(links, asks, strict=True) if link is not None]
+        return Trip(loops, whom, self._files.array, self._is_idle, self.spin_s)
+
+    def _is_idle(self) -> bool:
+        """Whether everything that has been read has been seen, and nothing can wait elsewhere."""
+        return not (self._inbox or self._stale or self._ready or self._halves)
 
     def _next_files(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Wait for the next event; first awake, though whoever wants the processor gets it."""
@@ -231,6 +295,8 @@ class ShmEndpoint(ZmqEndpoint):
             log.warning("dropped the link to process %d of this host: %s", link.peer_pid(), error)
             self.drop(peer)
             return None
+        if link.is_halfway != (source in self._halves):
+            self._halves ^= {source}
         if link.closed or self._waiting:
             self._watch(peer, link, source)
         if len(messages) == 1:
