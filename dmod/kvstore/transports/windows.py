@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import resource
 import weakref
 from functools import cache
 from typing import Any
@@ -134,9 +135,17 @@ class Shown:
         self._address = window.address + offset
         self._entries = bytearray(_ENTRY_NBYTES * -(-nbytes // _PAGE))
         self._states = np.frombuffer(self._entries, np.uint64)
+        self._faults = -1  # of this process, when its pages were looked at
 
     def refresh(self) -> None:
-        """Give up the copies of pages to which this process has written."""
+        """Give up the copies of pages to which this process has written.
+
+        The first write to a page is a page fault. In most steps there is none, and no page is looked at.
+        """
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        if faults == self._faults:
+            return
+        self._faults = faults
         os.preadv(_pagemap(), [self._entries], self._address // _PAGE * _ENTRY_NBYTES)
         states = self._states >> np.uint64(_STATE_SHIFT)
         if states.min() == states.max() == _PRESENT_OF_FILE:
