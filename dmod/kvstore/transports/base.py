@@ -65,6 +65,10 @@ class Endpoint(ABC):
         news, since a connection that has ended there is made again.
         """
 
+    def runs_here(self, peer: Peer) -> bool:
+        """Whether `peer` is a process that is kept to the processor on which this one is just running."""
+        return False
+
     def trip(self, asks: Sequence[tuple[Peer, int]]) -> Trip | None:
         """A way to ask these peers for these standing requests, if there is a faster one than `send`."""
         return None

@@ -23,7 +23,7 @@ from dmod.kvstore.lanes import ALL, OTHER, TAKEN, TIMED_OUT
 from dmod.kvstore.transports.links import head_of_one
 from dmod.kvstore.wire import SHORT_FORM, SHORT_NBYTES
 
-__all__ = ["PACKET_NBYTES", "await_sames", "await_turn", "send_agains", "take", "try_out"]
+__all__ = ["PACKET_NBYTES", "await_sames", "await_turn", "processor", "send_agains", "take", "try_out"]
 
 _HEAD = np.frombuffer(head_of_one(SHORT_NBYTES), np.uint8)
 _HEAD_NBYTES = len(_HEAD)
@@ -45,6 +45,7 @@ _recv = _libc("recv", _length(_number, _pointer, _size, _number))
 _send = _libc("send", _length(_number, _pointer, _size, _number))
 _clock_gettime = _libc("clock_gettime", _number(_number, _pointer))
 _sched_yield = _libc("sched_yield", _number())
+_sched_getcpu = _libc("sched_getcpu", _number())
 
 _compiled = partial(compiled, nogil=True)
 
@@ -100,6 +101,12 @@ def _wait(files, until):  # type: ignore[no-untyped-def]
 
 
 # ---- a server
+
+
+@_compiled
+def processor():  # type: ignore[no-untyped-def]
+    """The number of the one that this thread runs on."""
+    return _sched_getcpu()
 
 
 @_compiled
@@ -285,3 +292,4 @@ def try_out() -> None:
         if (sent, turn, missing, arrived[0, 0]) != (1, 0, TIMED_OUT, 7):
             raise OSError(f"compiled loops: sent {sent}, turn {turn}, {missing}, request {arrived[0, 0]}")
         take(0, 7, 0, 3, 5, *expected)
+        processor()

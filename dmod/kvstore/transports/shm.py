@@ -105,6 +105,7 @@ class ShmEndpoint(ZmqEndpoint):
         self._waiting: set[int] = set()  # descriptors of links that cannot send at the moment
         self._inbox: deque[tuple[Peer, list[Frame]]] = deque()
         self._accepted = 0
+        self._processors: dict[Peer, frozenset[int]] = {}  # those that peers are kept to
         # ZeroMQ looks at each of its sockets by system calls whenever it polls, even if only links speak.
         # So links are polled by themselves, and ZeroMQ's sockets by the descriptor that each has.
         self._files = _Files()
@@ -162,6 +163,7 @@ class ShmEndpoint(ZmqEndpoint):
             sock.close()
             return
         self._accepted += 1
+        self._processors[self._accepted] = _processors(credentials(sock)[0])
         self._add(self._accepted, sock)
 
     def _forget(self, peer: Peer, fd: int) -> None:
@@ -171,7 +173,7 @@ class ShmEndpoint(ZmqEndpoint):
         self._halves.discard(fd)
         del self._names[fd]
         if isinstance(peer, int):
-            del self._links[peer]
+            del self._links[peer], self._processors[peer]
 
     # ---- messages
 
@@ -225,6 +227,10 @@ class ShmEndpoint(ZmqEndpoint):
             peers = [self._names.get(fd) for fd in self._files.array()[:, 0].tolist()]
             self._ranks = np.array([-1 if peer is None else lanes.peers.get(peer, -1) for peer in peers])
         return int(loops.await_turn(self._files.array(), self._ranks, lanes.expected, int(timeout_s * 1e9)))
+
+    def runs_here(self, peer: Peer) -> bool:
+        loops = compiled_links()
+        return loops is not None and loops.processor() in self._processors.get(peer, ())
 
     def trip(self, asks: Sequence[tuple[Peer, int]]) -> Trip | None:
         loops, links = compiled_links(), [self._links.get(peer) for peer, _ in asks]
@@ -331,3 +337,12 @@ class ShmEndpoint(ZmqEndpoint):
             if os.path.exists(path):
                 os.unlink(path)
         super().close(linger_s)
+
+
+def _processors(pid: int) -> frozenset[int]:
+    """Those that a process is kept to; none if it may use all."""
+    try:
+        kept = frozenset(os.sched_getaffinity(pid)) if pid else frozenset()
+    except OSError:
+        return frozenset()
+    return kept if len(kept) < (os.cpu_count() or 1) else frozenset()
