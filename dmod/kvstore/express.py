@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, Staged, server_peer
 from dmod.kvstore.exchange import Entry, Exchange, Unit
+from dmod.kvstore.lanes import WANTED_AFTER
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Again, Message, Same
 from dmod.kvstore.operations import Operations, Started, earlier
@@ -51,6 +52,8 @@ class RepeatedCall:
         Units and repeats, once all servers know them; empty before.
     trip : Trip, optional
         The way that it takes, if all its arrays lie where servers read them.
+    times : int
+        How often it has been made without one.
     """
 
     what: str
@@ -63,10 +66,15 @@ class RepeatedCall:
     shared: bool
     standing: list[tuple[Unit, Repeat]] = field(default_factory=list)
     trip: Trip | None = None
+    times: int = 0
 
     def asks(self) -> list[tuple[Peer, int]]:
-        """Whom it asks, and for which standing request; nobody if anything has to be copied before."""
-        if not self.ready() or any(repeat.staged() for repeat in self.repeats):
+        """Whom it asks, and for which standing request; nobody if anything has to be copied before.
+
+        Nobody either before it has been made some times: many a job is over by then.
+        """
+        self.times += 1
+        if self.times <= WANTED_AFTER or not self.ready() or any(repeat.staged() for repeat in self.repeats):
             return []
         return [(server_peer(unit.server), repeat.number) for unit, repeat in self.standing]
 

@@ -19,7 +19,7 @@ from dmod.kvstore.rounds import Piece
 from dmod.kvstore.standing import MAX_STANDING, Standing
 from dmod.kvstore.turns import Arrival, Turn
 
-__all__ = ["ALL", "OTHER", "TAKEN", "TIMED_OUT", "Lanes"]
+__all__ = ["ALL", "OTHER", "TAKEN", "TIMED_OUT", "WANTED_AFTER", "Lanes"]
 
 ALL = 0
 TIMED_OUT, OTHER, TAKEN = -1, -2, -3

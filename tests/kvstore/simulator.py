@@ -157,6 +157,8 @@ class Simulator:
     shared : bool
         Whether servers read what workers push where it lies. Then they are linked, too: either end hears
         at once that the other one has ended, however it did.
+    lanes : bool
+        Whether servers expect what repeats.
     """
 
     def __init__(
@@ -174,10 +176,11 @@ class Simulator:
         wait_s: float = 600.0,
         fingerprints: dict[int, dict[str, str]] | None = None,
         shared: bool = False,
+        lanes: bool = False,
     ):
         self.random = random.Random(seed)
         self.drop, self.repeat, self.slow_s = drop, repeat, slow_s
-        self.now, self.shared = 100.0, shared
+        self.now, self.shared, self.lanes = 100.0, shared, lanes
         self.processes: dict[str, Process] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -212,7 +215,12 @@ class Simulator:
 
     def _server(self, number, name):
         member = self._member("server", number, name)
-        return ServerState(member, Momentum, shared=lambda array: self.shared)
+        server = ServerState(member, Momentum, shared=lambda array: self.shared)
+        if self.lanes:
+            from dmod.kvstore.transports.compiled_links import take
+
+            server.lanes.take = take.py_func
+        return server
 
     def _member(self, role, number, name, fingerprint=None):
         # Every second process asks for a rank; the others take what is left.

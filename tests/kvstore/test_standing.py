@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dmod.base import DeadlineError, EpochEnded, ProtocolError
-from dmod.kvstore import server_state
-from dmod.kvstore.actions import SCHEDULER, Done
+from dmod.kvstore import express, lanes, server_state
+from dmod.kvstore.actions import SCHEDULER, Done, Send
 from dmod.kvstore.client_state import ClientState
 from dmod.kvstore.messages import (
     Again,
@@ -111,6 +111,77 @@ def test_repeated_calls_give_the_same_bits_whatever_comes_between(
     simulator = Simulator(seed, num_workers, 1 + seed % 2, program, unit_bytes=512, shared=True, **network)
     simulator.run_without_errors()
     assert all(seen.values()), seen
+
+
+@pytest.mark.parametrize(
+    "network", [{}, {"drop": 0.005, "repeat": 0.01}, CHAOS], ids=["calm", "rough", "chaos"]
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_what_leaves_and_is_expected_without_ceremony_has_the_same_bits(
+    seed: int, network: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All arrays lie where servers read them; what has left is taken up at any point of its way."""
+    monkeypatch.setattr(lanes, "QUIET_TURNS", 0)
+    monkeypatch.setattr(express, "WANTED_AFTER", 0)
+    used = {"trips": 0, "lanes": 0}
+    end_lane = ServerState.end_lane
+
+    def counting_end(server: ServerState, number: int) -> Any:
+        used["lanes"] += 1
+        return end_lane(server, number)
+
+    monkeypatch.setattr(ServerState, "end_lane", counting_end)
+    num_workers, keys, rounds = 2 + seed % 2, list(LAYOUTS), 20
+    rng = np.random.default_rng(seed)
+    grads = rng.standard_normal((EPOCHS, rounds, len(keys), num_workers, 304)).astype("f4")
+    expected = values_of_epochs(grads, [LAYOUTS[key].size for key in keys], "update", CONFIG)
+
+    def program(worker: Worker) -> Any:
+        client, rank = worker.client, worker.client.member.rank
+        choose = random.Random(seed * 10 + rank)
+        outs = [np.zeros(LAYOUTS[key].size, "f4") for key in keys]
+        arrays = [client._shared[0].empty(out.size, np.dtype("f4")) for out in outs]
+        calls = [((key, a, [out]),) for key, a, out in zip(keys, arrays, outs, strict=True)]
+        for key, out in zip(keys, outs, strict=True):
+            yield client.init(key, LAYOUTS[key], out if rank == 0 else None, worker.now())
+        yield client.set_optimizer(CONFIG, worker.now())
+        for epoch in range(EPOCHS):
+            for round in range(rounds):
+                for i, (call, a) in enumerate(zip(calls, arrays, strict=True)):
+                    a[:] = grads[epoch, round, i, rank, : a.size]
+                    yield repeat(worker, call, choose, used)
+                if choose.random() < 0.05:
+                    yield client.pull([(keys[0], [outs[0]])], worker.now())
+            for out, value in zip(outs, expected[epoch], strict=True):
+                np.testing.assert_array_equal(out, value)
+            yield client.end_epoch(worker.now())
+
+    simulator = Simulator(
+        seed, num_workers, 1 + seed % 2, program, unit_bytes=512, shared=True, lanes=True, **network
+    )
+    simulator.run_without_errors()
+    assert used["trips"] > 100 and used["lanes"] > (100 if network is not CHAOS else 0), used
+
+
+def repeat(worker: Worker, entries: Any, choose: random.Random, used: dict[str, int]) -> Any:
+    """Begin a call as `Client.repeat` does, if that can be; not all of it may have been sent."""
+    client = worker.client
+    call = client.repeated(entries)
+    departed = client.depart(call, worker.now()) if call is not None and call.asks() else None
+    if call is None or departed is None:
+        return client.pushpull(entries, worker.now())
+    used["trips"] += 1
+    number, first, rounds = departed
+    unsent = [choose.random() < 0.5 for _ in rounds]
+    actions = client.resume(
+        range(first, first + len(rounds)), [not u for u in unsent], [0] * len(rounds), worker.now()
+    )
+    sends = [
+        Send(peer, again)
+        for (peer, _, _, again, _), left_out in zip(client._under_way.waiting.values(), unsent, strict=True)
+        if not left_out
+    ]
+    return number, [*sends, *actions]
 
 
 @pytest.mark.parametrize("repeats", [True, False], ids=["repeated", "new every time"])
