@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from dmod import optimizer as opt
 from dmod.base import EpochEnded
+from dmod.config import settings
 from dmod.kvstore import KVStore, create, wire
+from dmod.kvstore.transports.loading import compiled_links
+from dmod.kvstore.transports.segments import gradient_buffer
+from dmod.kvstore.transports.trips import Trip
+from dmod.kvstore.transports.windows import open_window, weights_buffer
 from dmod.ndarray.flat import FlatLayout
 from dmod.ndarray.ndarray import NDArray, zeros
 
@@ -106,6 +114,71 @@ def rounds(directory: Path, count: str = "1000000", then: str = "") -> None:
         raise ZeroDivisionError("a mistake of mine")
     if then == "exit":
         sys.exit(3)
+
+
+def trips(directory: Path, count: str = "1000000") -> None:
+    """The same as fast as it goes: nothing is copied, and compiled code carries what repeats."""
+    kv, weights = create("dist_sync"), weights_buffer(LAYOUT.size, "float32")
+    given, arrived = gradient_buffer(LAYOUT.size, "float32"), count_trips()
+    kv.init_flat("flat", LAYOUT, [first_weights()])
+    kv.set_optimizer(sgd())
+    open_window(weights, "flat")
+    for step in range(int(count)):
+        given[:] = gradient(kv.rank, step % 8)
+        if step == 30:
+            while kv.type == "dist_sync" and settings().transport == "auto" and compiled_links() is None:
+                time.sleep(0.01)
+            kv.barrier()
+        if step == 60:
+            kv.init("w", zeros((3,)))
+            kv.pushpull("w", zeros((3,)) + 1, zeros((3,)))
+        if step in (70, 80):  # the other one is late, and it is not waited for to the end
+            interrupted = kv.rank == 0 and is_interrupted(
+                lambda: kv.pushpull_flat("flat", [given], [weights])
+            )
+            if interrupted:
+                kv.settle()
+                continue
+            time.sleep(0.3)
+        kv.pushpull_flat("flat", [given], [weights])
+        if step == 90:
+            weights[:] = 0  # which is nobody else's affair
+        if step == 100:
+            kv.end_epoch()
+        if step == 120:
+            print("under way", flush=True)
+    np.savez(directory / f"rank{kv.rank}.npz", weights=weights, trips=arrived[0])
+
+
+def count_trips() -> list[int]:
+    """How many trips have arrived, as the only element."""
+    count, arrive = [0], Trip.arrive
+
+    def counted(trip: Trip, timeout_s: float) -> bool:
+        arrived = arrive(trip, timeout_s)
+        count[0] += arrived
+        return arrived
+
+    Trip.arrive = counted  # type: ignore[method-assign]
+    return count
+
+
+def is_interrupted(call: Callable[[], None]) -> bool:
+    """Whether a call was interrupted, as Ctrl-C would, after a tenth of a second."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return False
 
 
 def barriers(directory: Path) -> None:

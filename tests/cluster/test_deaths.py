@@ -23,21 +23,25 @@ def under_way(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("victim", "number", "timeout_s"),
+    ("program", "victim", "number", "timeout_s"),
     [
-        ("worker 1", signal.SIGKILL, LONG_S),
-        ("worker 1", signal.SIGSTOP, TIMEOUT_S),
-        ("server 0", signal.SIGKILL, LONG_S),
-        ("scheduler", signal.SIGKILL, TIMEOUT_S),
+        ("rounds", "worker 1", signal.SIGKILL, LONG_S),
+        ("rounds", "worker 1", signal.SIGSTOP, TIMEOUT_S),
+        ("rounds", "server 0", signal.SIGKILL, LONG_S),
+        ("rounds", "scheduler", signal.SIGKILL, TIMEOUT_S),
+        ("trips", "worker 1", signal.SIGKILL, LONG_S),
+        ("trips", "worker 1", signal.SIGSTOP, TIMEOUT_S),
+        ("trips", "server 0", signal.SIGKILL, LONG_S),
+        ("trips", "server 0", signal.SIGSTOP, TIMEOUT_S),
     ],
-    ids=["worker-killed", "worker-stopped", "server-killed", "scheduler-killed"],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else str(value),
 )
 def test_everyone_names_the_lost_process_and_ends(
-    tmp_path: Path, victim: str, number: signal.Signals, timeout_s: float
+    tmp_path: Path, program: str, victim: str, number: signal.Signals, timeout_s: float
 ) -> None:
     with Cluster(tmp_path, 2, 2, DMOD_TIMEOUT_S=timeout_s) as cluster:
         cluster.start_nodes()
-        cluster.start_workers("rounds")
+        cluster.start_workers(program)
         under_way(cluster)
         lost = cluster.processes[victim]
         os.kill(lost.pid, number)

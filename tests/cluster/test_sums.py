@@ -34,6 +34,22 @@ def test_sums_and_updates_have_the_bits_of_one_process(
     np.testing.assert_array_equal(results[0]["weights"], weights[0])
 
 
+@pytest.mark.parametrize(("num_workers", "num_servers"), [(2, 2), (3, 1)])
+def test_what_compiled_code_carries_has_the_same_bits(
+    tmp_path: Path, num_workers: int, num_servers: int
+) -> None:
+    for transport in ("auto", "tcp"):
+        (tmp_path / transport).mkdir()
+        with Cluster(
+            tmp_path / transport, num_workers, num_servers, DMOD_TRANSPORT=transport, DMOD_UNIT_BYTES=1 << 15
+        ) as cluster:
+            cluster.run("trips", 150)
+    for rank in range(num_workers):
+        fast, slow = (np.load(tmp_path / transport / f"rank{rank}.npz") for transport in ("auto", "tcp"))
+        np.testing.assert_array_equal(fast["weights"], slow["weights"])
+        assert fast["trips"] > 80 and slow["trips"] == 0
+
+
 def test_where_shared_memory_is_used_up_arrays_travel_through_sockets(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, 1, DMOD_UNIT_BYTES=1 << 16, DMOD_SHM_BYTES=1 << 17) as cluster:
         cluster.run("sums")
