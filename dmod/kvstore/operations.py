@@ -272,7 +272,9 @@ class Operations:
         operation = request.operation
         if isinstance(message, Error):
             if operation is not self._leaving:
-                self._fail(operation, _ERRORS[message.code](message.text))
+                error = _ERRORS[message.code](message.text)
+                lost = isinstance(error, PeerLostError)
+                self._fail(operation, self._with_round(operation, error) if lost else error)
         elif isinstance(message, Dropped):
             if message.epoch == self.epoch:
                 self._ended_by = operation.dropped_by = message.ended_by
