@@ -22,6 +22,7 @@ from dmod.base import ClusterError, DeadlineError, EpochEnded, MXNetError, NotRe
 from dmod.config import Settings
 from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Peer, Send
 from dmod.kvstore.client_state import ClientState
+from dmod.kvstore.express import Trip
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, HeartbeatReply, Member, Message, View
 from dmod.kvstore.server import FAREWELL_S, join_message
@@ -30,7 +31,6 @@ from dmod.kvstore.transports.base import Endpoint, Frame, Transport
 from dmod.kvstore.transports.segments import process_arena
 from dmod.kvstore.transports.shm import SCHEME, ShmTransport
 from dmod.kvstore.transports.slow import perhaps_slow
-from dmod.kvstore.transports.trips import Trip
 from dmod.kvstore.transports.windows import HostMemory
 from dmod.kvstore.wire import decode, encode
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, Staged, server_peer
 from dmod.kvstore.exchange import Entry, Exchange, Unit
@@ -22,10 +22,30 @@ from dmod.kvstore.operations import Operations, Started, earlier
 from dmod.kvstore.outstanding import ClientPiece, Operation, Request
 from dmod.kvstore.standing import Repeat
 
-if TYPE_CHECKING:
-    from dmod.kvstore.transports.trips import Trip
+__all__ = ["ExpressOperations", "RepeatedCall", "Trip"]
 
-__all__ = ["ExpressOperations", "RepeatedCall"]
+
+class Trip(Protocol):
+    """What `transports.trips.Trip` is: a way to ask servers for what they know, and back."""
+
+    places: list[int]
+    sent: list[bool]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it cannot be made again."""
+
+    def is_ready(self) -> bool:
+        """Whether it can be made now."""
+
+    def depart(self, first: int, epoch: int, rounds: Sequence[int]) -> bool:
+        """Ask for these rounds; whether all has been sent."""
+
+    def numbers(self, first: int) -> list[int]:
+        """The requests' numbers, if the first one that leaves is `first`."""
+
+    def arrive(self, timeout_s: float) -> bool:
+        """Wait until all have been answered, or something else has happened; whether all have."""
 
 
 @dataclass(eq=False, slots=True)
