@@ -15,7 +15,20 @@ import numpy as np
 
 from dmod.device.compiled_math import compiled
 
-__all__ = ["adagrad", "adam", "nag", "rmsprop", "sgd", "sgd_momentum"]
+__all__ = [
+    "adagrad",
+    "adagrad_of_sum",
+    "adam",
+    "adam_of_sum",
+    "nag",
+    "nag_of_sum",
+    "rmsprop",
+    "rmsprop_of_sum",
+    "sgd",
+    "sgd_momentum",
+    "sgd_momentum_of_sum",
+    "sgd_of_sum",
+]
 
 _ZERO = np.float32(0)
 
@@ -208,3 +221,94 @@ def rmsprop(weight, grad, n, bounds, rates, numbers):  # type: ignore[no-untyped
             weight[part], grad[part], n[part], rates[k, 0], rates[k, 1],
             rescale, limit, gamma, rest, epsilon, top,
         )  # fmt: skip
+
+
+# ---- with gradients that are the sum of two arrays
+#
+# A server adds up what workers have sent and updates in one pass: the sum goes to `scratch`, a part at a
+# time, and is used while it is in the cache. Measured with the caches cold, on one core of an AMD EPYC: SGD
+# with momentum takes 32 us over 109 K floats, 79 us with a call of numpy and one of the kernel for each part;
+# over 1.9 M floats 1.0 and 1.2 ms. They stand here since numba looks for changes in a kernel's file alone.
+
+
+@compiled
+def _sum(left, right, scratch):  # type: ignore[no-untyped-def]
+    """``left + right``, in as much of `scratch` as it takes."""
+    total = scratch[: left.size]
+    for i in range(total.size):
+        total[i] = left[i] + right[i]
+    return total
+
+
+@compiled
+def _part(bounds, k, low, scratch):  # type: ignore[no-untyped-def]
+    """From `low` as far as range number `k` and the scratch go."""
+    return slice(low, min(low + scratch.size, bounds[k, 1]))
+
+
+@compiled
+def _all_of(array):  # type: ignore[no-untyped-def]
+    """Bounds of one range, which is the whole array."""
+    bounds = np.empty((1, 2), np.int64)
+    bounds[0, 0], bounds[0, 1] = 0, array.size
+    return bounds
+
+
+@compiled
+def sgd_of_sum(weight, left, right, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`sgd`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            sgd(weight[part], grad, _all_of(grad), rates[k : k + 1], numbers)
+
+
+@compiled
+def sgd_momentum_of_sum(weight, left, right, state, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`sgd_momentum`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            sgd_momentum(weight[part], grad, state[part], _all_of(grad), rates[k : k + 1], numbers)
+
+
+@compiled
+def nag_of_sum(weight, left, right, state, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`nag`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            nag(weight[part], grad, state[part], _all_of(grad), rates[k : k + 1], numbers)
+
+
+@compiled
+def adam_of_sum(weight, left, right, mean, var, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`adam`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            adam(weight[part], grad, mean[part], var[part], _all_of(grad), rates[k : k + 1], numbers)
+
+
+@compiled
+def adagrad_of_sum(weight, left, right, history, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`adagrad`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            adagrad(weight[part], grad, history[part], _all_of(grad), rates[k : k + 1], numbers)
+
+
+@compiled
+def rmsprop_of_sum(weight, left, right, n, bounds, rates, numbers, scratch):  # type: ignore[no-untyped-def]
+    """`rmsprop`, with ``left + right``."""
+    for k in range(bounds.shape[0]):
+        for low in range(bounds[k, 0], bounds[k, 1], scratch.size):
+            part = _part(bounds, k, low, scratch)
+            grad = _sum(left[part], right[part], scratch)
+            rmsprop(weight[part], grad, n[part], _all_of(grad), rates[k : k + 1], numbers)

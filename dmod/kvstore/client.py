@@ -22,7 +22,7 @@ from dmod.base import ClusterError, DeadlineError, EpochEnded, MXNetError, NotRe
 from dmod.config import Settings
 from dmod.kvstore.actions import SCHEDULER, Action, Connect, Done, Exit, Failed, Joined, Lost, Peer, Send
 from dmod.kvstore.client_state import ClientState
-from dmod.kvstore.express import Trip
+from dmod.kvstore.express import RepeatedCall, Trip
 from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Heartbeat, HeartbeatReply, Member, Message, View
 from dmod.kvstore.server import FAREWELL_S, join_message
@@ -200,11 +200,18 @@ class Client:
             if self.interrupted:
                 self.settle()
             self._read_line()
-            number, actions = operation(*args, now=time.monotonic(), **kwargs)
+            before, number = self.state.under_way, None
             try:
+                number, actions = operation(*args, now=time.monotonic(), **kwargs)
                 self._carry_out(actions)
-            except BaseException:  # Ctrl-C: what has not left is sent when its server is asked after it
-                self.interrupted.append(number)
+            except (
+                BaseException
+            ) as error:  # Ctrl-C: what has not left is sent when its server is asked after it
+                left = self.state.under_way
+                if number is not None:
+                    self.interrupted.append(number)
+                elif left is not None and left is not before and not isinstance(error, MXNetError):
+                    self.interrupted.append(left.number)
                 raise
             return number
 
@@ -244,27 +251,31 @@ class Client:
             trip = call.trip
             if trip is None or not trip.is_ready():
                 return False
-            departed = self.state.depart(call, time.monotonic())
-            if departed is None:
-                return False
-            number, first, rounds = departed
-            try:
-                if trip.depart(first, self.state.epoch, rounds):
-                    self.state.while_waiting()
-                    if trip.arrive(self._wait_s()) and self.state.arrive(trip.places):
-                        return True
-            except BaseException:  # Ctrl-C
-                self._resume(trip, first)
-                self.interrupted.append(number)
-                raise
-            self._resume(trip, first)
-            self._wait(number)
-            return True
+            return self._go_on_trip(call, trip)
 
-    def _resume(self, trip: Trip, first: int) -> None:
-        """Go on with a trip otherwise."""
-        numbers = trip.numbers(first)
-        self._carry_out(self.state.resume(numbers, trip.sent, trip.places, time.monotonic()))
+    def _go_on_trip(self, call: RepeatedCall, trip: Trip) -> bool:
+        express, goes_on = None, False
+        try:
+            express = self.state.set_off(call, time.monotonic())
+            if express is None:
+                return False
+            if trip.send(express.first, self.state.epoch, express.rounds):
+                self.state.while_waiting()
+                if trip.await_answers(self._wait_s()) and self.state.arrived(trip.places):
+                    return True
+            goes_on = True
+            self._carry_out(self.state.go_on(trip.sent, trip.places, time.monotonic()))
+            self._wait(express.number)
+        except MXNetError:
+            raise
+        except BaseException:  # Ctrl-C: servers go on reading the arrays that have been pushed
+            left = express if goes_on else self.state.under_way
+            if left is not None:
+                self.interrupted.append(left.number)
+                if not goes_on:
+                    self._carry_out(self.state.go_on(trip.sent, trip.places, time.monotonic()))
+            raise
+        return True
 
     @property
     def unsettled(self) -> bool:

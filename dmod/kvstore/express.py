@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 from dmod.kvstore.actions import Action, Done, Payload, Peer, Send, Staged, server_peer
@@ -28,23 +29,23 @@ __all__ = ["ExpressOperations", "RepeatedCall", "Trip"]
 class Trip(Protocol):
     """What `transports.trips.Trip` is: a way to ask servers for what they know, and back."""
 
-    places: list[int]
-    sent: list[bool]
+    sent: bool
 
     @property
     def ended(self) -> bool:
         """Whether it cannot be made again."""
 
+    @property
+    def places(self) -> list[int]:
+        """What each request has been answered with; 0 for nothing."""
+
     def is_ready(self) -> bool:
-        """Whether it can be made now."""
+        """Whether it can be made now; then nothing of the last time is left."""
 
-    def depart(self, first: int, epoch: int, rounds: Sequence[int]) -> bool:
-        """Ask for these rounds; whether all has been sent."""
+    def send(self, first: int, epoch: int, rounds: Sequence[int]) -> bool:
+        """Ask for these rounds, by request numbers from `first` on; whether all has been sent."""
 
-    def numbers(self, first: int) -> list[int]:
-        """The requests' numbers, if the first one that leaves is `first`."""
-
-    def arrive(self, timeout_s: float) -> bool:
+    def await_answers(self, timeout_s: float) -> bool:
         """Wait until all have been answered, or something else has happened; whether all have."""
 
 
@@ -121,14 +122,43 @@ class Express:
     call : RepeatedCall
     sent : float
         When.
+    first : int
+        The number of the first unit's request; those of the others follow.
+    rounds : list of int
+        Of each unit.
     """
 
-    __slots__ = ("call", "number", "refreshed", "sent", "waiting")
+    __slots__ = ("call", "first", "number", "refreshed", "rounds", "sent", "waiting")
 
-    def __init__(self, number: int, call: RepeatedCall, sent: float):
+    def __init__(self, number: int, call: RepeatedCall, sent: float, first: int, rounds: list[int]):
         self.number, self.call, self.sent, self.refreshed = number, call, sent, False
+        self.first, self.rounds = first, rounds
         self.waiting: dict[int, tuple[Peer, Unit, Repeat, Again, list[Staged]]] = {}
-        """What has not been answered, by the number of the request."""
+        """What has not been answered, by the number of the request; empty before `write_down`."""
+
+    def advance(self) -> None:
+        """Let all pieces be at their rounds, whether they are already or not."""
+        for (unit, _), round in zip(self.call.standing, self.rounds, strict=True):
+            for piece in unit.pieces:
+                piece.round = round
+
+    def write_down(self, epoch: int) -> None:
+        """Make the requests: none has been answered."""
+        asked = zip(count(self.first), self.call.standing, self.rounds, strict=False)
+        self.waiting = {
+            number: (
+                server_peer(unit.server),
+                unit,
+                repeat,
+                Again(number, repeat.number, epoch, round),
+                repeat.staged(),
+            )
+            for number, (unit, repeat), round in asked
+        }
+
+    def sends(self) -> list[Action]:
+        """The messages of all requests."""
+        return [Send(peer, again, staged) for peer, _, _, again, staged in self.waiting.values()]
 
     def take(self, peer: Peer, message: Same) -> bool:
         """Make use of an answer; False if it is not one that was waited for, or not understood."""
@@ -152,19 +182,19 @@ class ExpressOperations(Operations):
         """Begin a call that is known on all its servers, if nothing else goes on."""
         if call is None or not self._may_leave(call):
             return None
-        self._last_operation += 1
-        self._under_way = under_way = Express(self._last_operation, call, now)
-        actions: list[Action] = []
-        for unit, repeat in call.standing:
-            for piece in unit.pieces:
-                piece.round += 1
-            number, round = self._outstanding.next_number(), unit.pieces[0].round
-            again = Again(number, repeat.number, self.epoch, round)
-            peer, staged = server_peer(unit.server), repeat.staged()
-            under_way.waiting[number] = (peer, unit, repeat, again, staged)
-            actions.append(Send(peer, again, staged))
-            self._rounds = max(self._rounds, round)
-        return self._last_operation, actions
+        under_way = self._set_off(call, now)
+        under_way.write_down(self.epoch)
+        return under_way.number, under_way.sends()
+
+    def _set_off(self, call: RepeatedCall, now: float) -> Express:
+        # Ctrl-C may come anywhere: once the call is under way, `go_on` makes good what has been left out.
+        rounds = [unit.pieces[0].round + 1 for unit, _ in call.standing]
+        first = self._outstanding.next_numbers(len(rounds))
+        under_way = Express(self._last_operation + 1, call, now, first, rounds)
+        self._last_operation, self._under_way = under_way.number, under_way
+        under_way.advance()
+        self._rounds = max(self._rounds, *rounds)
+        return under_way
 
     def _may_leave(self, call: RepeatedCall) -> bool:
         """Whether it is known on all its servers, and nothing else goes on."""
@@ -178,27 +208,20 @@ class ExpressOperations(Operations):
             return False
         return self.ready and self._leaving is None and self.error is None and call.ready()
 
-    def depart(self, call: RepeatedCall, now: float) -> tuple[int, int, list[int]] | None:
-        """Begin a call that goes on a trip, if it may: its number, the first request's, and the rounds."""
-        if not self._may_leave(call):
-            return None
-        rounds = []
-        for unit, _ in call.standing:
-            for piece in unit.pieces:
-                piece.round += 1
-            rounds.append(unit.pieces[0].round)
-        self._rounds = max(self._rounds, *rounds)
-        first = self._outstanding.next_number()
-        for _ in rounds[1:]:
-            self._outstanding.next_number()
-        self._last_operation += 1
-        self._under_way = Express(self._last_operation, call, now)
-        return self._last_operation, first, rounds
+    @property
+    def under_way(self) -> Express | None:
+        """The call that has left without ceremony, and is not known to be done."""
+        return self._under_way
 
-    def arrive(self, places: Sequence[int]) -> bool:
-        """All requests of a trip have been answered; False if `resume` has to see to them."""
+    def set_off(self, call: RepeatedCall, now: float) -> Express | None:
+        """Begin a call that goes on a trip, if it may."""
+        return self._set_off(call, now) if self._may_leave(call) else None
+
+    def arrived(self, places: Sequence[int]) -> bool:
+        """All requests of a trip have been answered; False if `go_on` has to see to them."""
         under_way = self._under_way
-        assert under_way is not None
+        if under_way is None:
+            return False
         call = under_way.call
         for (unit, repeat), place in zip(call.standing, places, strict=True):
             if not call.exchange.deliver_again(unit, repeat, place, under_way.refreshed):
@@ -206,20 +229,19 @@ class ExpressOperations(Operations):
         self._under_way = None
         return True
 
-    def resume(
-        self, numbers: Sequence[int], sent: Sequence[bool], places: Sequence[int], now: float
-    ) -> list[Action]:
-        """Go on with a trip as with any other call: what has been sent, and answered, or not yet."""
+    def go_on(self, sent: bool, places: Sequence[int], now: float) -> list[Action]:
+        """Go on as with any other call: it has been sent, or perhaps not or in part, and answered in part."""
         under_way = self._under_way
-        assert under_way is not None
-        actions: list[Action] = []
-        for number, (unit, repeat), left in zip(numbers, under_way.call.standing, sent, strict=True):
-            peer = server_peer(unit.server)
-            again = Again(number, repeat.number, self.epoch, unit.pieces[0].round)
-            under_way.waiting[number] = (peer, unit, repeat, again, [])
-            if not left:
-                actions.append(Send(peer, again))
-        for number, (unit, _), place in zip(numbers, under_way.call.standing, places, strict=True):
+        if under_way is None:
+            return []
+        under_way.advance()
+        self._rounds = max(self._rounds, *under_way.rounds)
+        under_way.write_down(self.epoch)
+        # What has been sent already is known to its server: it adds nothing twice.
+        actions: list[Action] = [] if sent else under_way.sends()
+        for number, (unit, _), place in zip(
+            count(under_way.first), under_way.call.standing, places, strict=False
+        ):
             if place:
                 actions += self.on_message(server_peer(unit.server), Same(number, place), [], now)
         return actions
@@ -229,6 +251,9 @@ class ExpressOperations(Operations):
         under_way, self._under_way = self._under_way, None
         if under_way is None:
             return
+        if not under_way.waiting:  # it was interrupted
+            under_way.advance()
+            under_way.write_down(self.epoch)
         call = under_way.call
         operation = self._operations[under_way.number] = Operation(under_way.number, call.what)
         for number, (peer, unit, repeat, again, staged) in under_way.waiting.items():

@@ -120,10 +120,10 @@ class Outstanding:
         if not request.blocked:
             self._make_ready(request)
 
-    def next_number(self) -> int:
-        """The number of a request that leaves without having been added: `adopt` may add it later."""
-        self._number += 1
-        return self._number
+    def next_numbers(self, count: int) -> int:
+        """The first number for requests that leave without having been added: `adopt` may add them later."""
+        self._number += count
+        return self._number - count + 1
 
     @property
     def lingering(self) -> bool:

@@ -128,7 +128,7 @@ class ServerState(ServerTurns):
     def on_disconnect(self, peer: Peer, now: float) -> list[Action]:
         """The link to a worker has ended: unless it has left, the scheduler looks whether it is alive."""
         rank = self._ranks.pop(peer, None)
-        self.lanes.version += 1
+        self.lanes.peers_changed()
         if rank is None or rank in self._roster.gone or self.member.phase is not Phase.MEMBER:
             return []
         return [Send(SCHEDULER, LinkEnded("worker", rank, self._roster.workers[rank].incarnation))]
@@ -178,7 +178,7 @@ class ServerState(ServerTurns):
             text = f"worker {message.rank} is another process now (pid {member.pid} on {member.host})"
         else:
             self._ranks[peer] = message.rank
-            self.lanes.version += 1
+            self.lanes.peers_changed()
             return [Send(peer, Ack(message.request))]
         return [Send(peer, Error(message.request, "fenced", text))]
 

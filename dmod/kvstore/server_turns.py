@@ -84,7 +84,10 @@ class ServerTurns(ServerRounds):
         return self._end_turn(turn) if failed is None else failed
 
     def _arrive(self, turn: Turn, arrivals: Sequence[Arrival]) -> list[Action] | None:
-        """These have come for a turn, and contribute to its round; what follows if there is no memory."""
+        """These have come for a turn, and contribute to its round.
+
+        None if they have; without memory for it, what follows from that.
+        """
         self._turns.open[turn] = None
         turn.arrived += arrivals
         try:

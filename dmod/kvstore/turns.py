@@ -35,16 +35,16 @@ class Turn:
     ----------
     arrived : list of Arrival
         All of them have contributed.
-    undisturbed : (int, int)
-        How often it has ended since a certain number of disturbances; see `lanes`.
+    times, disturbances : int
+        How often it has ended since so many disturbances; see `lanes`.
     """
 
-    __slots__ = ("__weakref__", "arrived", "pieces", "undisturbed")
+    __slots__ = ("__weakref__", "arrived", "disturbances", "pieces", "times")
 
     def __init__(self, pieces: tuple[Piece, ...]):
         self.pieces = pieces
         self.arrived: list[Arrival] = []
-        self.undisturbed = (0, 0)
+        self.times = self.disturbances = 0
 
     def takes(self, rank: int, round: int) -> bool:
         """Whether all pieces are at `round`, and nobody but those who arrived has contributed."""

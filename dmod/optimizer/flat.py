@@ -101,9 +101,9 @@ def _compiled_step(
 
 
 def _prepared(found: CompiledStep) -> _Compiled:
-    from dmod.device import compiled_optimizers, compiled_sums
+    from dmod.device import compiled_optimizers
 
-    kernel, of_sum = getattr(compiled_optimizers, found.kernel), getattr(compiled_sums, found.kernel)
+    kernel, of_sum = (getattr(compiled_optimizers, found.kernel + name) for name in ("", "_of_sum"))
     return _Compiled(kernel, of_sum, np.array(found.rates, np.float32), np.array(found.numbers, np.float32))
 
 

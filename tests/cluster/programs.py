@@ -152,14 +152,14 @@ def trips(directory: Path, count: str = "1000000") -> None:
 
 def count_trips() -> list[int]:
     """How many trips have arrived, as the only element."""
-    count, arrive = [0], Trip.arrive
+    count, await_answers = [0], Trip.await_answers
 
     def counted(trip: Trip, timeout_s: float) -> bool:
-        arrived = arrive(trip, timeout_s)
+        arrived = await_answers(trip, timeout_s)
         count[0] += arrived
         return arrived
 
-    Trip.arrive = counted  # type: ignore[method-assign]
+    Trip.await_answers = counted  # type: ignore[method-assign]
     return count
 
 

@@ -244,7 +244,7 @@ class Twins:
         said = []
         for bench in self.benches:
             waiting = (
-                np.flatnonzero(bench.server.lanes.expected[-1]).size if bench.server.lanes.is_open else 0
+                np.flatnonzero(bench.server.lanes.expected.counts).size if bench.server.lanes.is_open else 0
             )
             said.append(sorted(kinds(bench.say(rank, message, *[bench.memory[rank, key] for key in keys]))))
             self.lanes_ended += waiting > 0 and bench.server.lanes.is_open and (0, "Same") in said[-1]

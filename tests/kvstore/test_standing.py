@@ -11,7 +11,7 @@ import pytest
 
 from dmod.base import DeadlineError, EpochEnded, ProtocolError
 from dmod.kvstore import express, lanes, server_state
-from dmod.kvstore.actions import SCHEDULER, Done, Send
+from dmod.kvstore.actions import SCHEDULER, Done
 from dmod.kvstore.client_state import ClientState
 from dmod.kvstore.messages import (
     Again,
@@ -167,21 +167,13 @@ def repeat(worker: Worker, entries: Any, choose: random.Random, used: dict[str, 
     """Begin a call as `Client.repeat` does, if that can be; not all of it may have been sent."""
     client = worker.client
     call = client.repeated(entries)
-    departed = client.depart(call, worker.now()) if call is not None and call.asks() else None
-    if call is None or departed is None:
+    express = client.set_off(call, worker.now()) if call is not None and call.asks() else None
+    if express is None:
         return client.pushpull(entries, worker.now())
     used["trips"] += 1
-    number, first, rounds = departed
-    unsent = [choose.random() < 0.5 for _ in rounds]
-    actions = client.resume(
-        range(first, first + len(rounds)), [not u for u in unsent], [0] * len(rounds), worker.now()
-    )
-    sends = [
-        Send(peer, again)
-        for (peer, _, _, again, _), left_out in zip(client._under_way.waiting.values(), unsent, strict=True)
-        if not left_out
-    ]
-    return number, [*sends, *actions]
+    sent = choose.random() < 0.7
+    actions = client.go_on(sent, [0] * len(express.rounds), worker.now())
+    return express.number, [*express.sends(), *actions] if sent else actions
 
 
 @pytest.mark.parametrize("repeats", [True, False], ids=["repeated", "new every time"])

@@ -19,11 +19,14 @@ import numpy as np
 from numba import types
 
 from dmod.device.compiled_math import compiled
-from dmod.kvstore.lanes import ALL, OTHER, TAKEN, TIMED_OUT
+from dmod.kvstore.lanes import OTHER, TAKEN, TIMED_OUT, Expected
 from dmod.kvstore.transports.links import head_of_one
 from dmod.kvstore.wire import SHORT_FORM, SHORT_NBYTES
 
-__all__ = ["PACKET_NBYTES", "await_sames", "await_turn", "processor", "send_agains", "take", "try_out"]
+__all__ = ["ALL", "PACKET_NBYTES", "await_sames", "await_turn", "processor", "send_agains", "take", "try_out"]
+
+ALL = 0
+"""What has been awaited has come."""
 
 _HEAD = np.frombuffer(head_of_one(SHORT_NBYTES), np.uint8)
 _HEAD_NBYTES = len(_HEAD)
@@ -110,15 +113,16 @@ def processor():  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def take(rank, request, number, epoch, round, rows, row_numbers, row_turns, since, rounds, arrived, counts):  # type: ignore[no-untyped-def]
+def take(rank, request, number, epoch, round, expected):  # type: ignore[no-untyped-def]
     """An `Again` has come: the turn that it completes, TAKEN, or OTHER, and nothing is done.
 
-    The arrays are those of `lanes.Lanes`.
+    `expected` is that of `lanes.Lanes`. Request 0 cannot be told from none.
     """
-    row = rows[rank, number % rows.shape[1]]
-    if row < 0 or row_numbers[row] != number or request < since[row]:
+    row = expected.rows[rank, number % expected.rows.shape[1]]
+    if row < 0 or expected.numbers[row] != number or request <= 0 or request < expected.since[row]:
         return OTHER
-    turn = row_turns[row]
+    turn = expected.turns[row]
+    rounds, arrived, counts = expected.rounds, expected.arrived, expected.counts
     if rounds[turn, 0] != epoch or rounds[turn, 1] != round or arrived[turn, rank] != 0:
         return OTHER
     arrived[turn, rank] = request
@@ -131,17 +135,17 @@ def take(rank, request, number, epoch, round, rows, row_numbers, row_turns, sinc
 @_compiled
 def _take_all(fd, rank, buffer, expected):  # type: ignore[no-untyped-def]
     """What a worker's link has, up to what completes a turn."""
-    nbytes, at, turn = _peek(fd, buffer), 0, TAKEN
-    while turn == TAKEN and at + PACKET_NBYTES <= nbytes and _is_packet(buffer, at, _AGAIN):
+    nbytes, at, outcome = _peek(fd, buffer), 0, TAKEN
+    while outcome == TAKEN and at + PACKET_NBYTES <= nbytes and _is_packet(buffer, at, _AGAIN):
         request, number = _field(buffer, at + _REQUEST), _field(buffer, at + _REQUEST + 8)
         epoch, round = _field(buffer, at + _REQUEST + 16), _field(buffer, at + _REQUEST + 24)
-        turn = take(rank, request, number, epoch, round, *expected)
-        if turn == OTHER:
+        outcome = take(rank, request, number, epoch, round, expected)
+        if outcome == OTHER:
             break
         at += PACKET_NBYTES
     if at == 0 or not _consume(fd, buffer, at):
         return OTHER
-    return TAKEN if turn == OTHER else turn
+    return TAKEN if outcome == OTHER else outcome
 
 
 @_compiled
@@ -153,7 +157,7 @@ def await_turn(files, ranks, expected, timeout_ns):  # type: ignore[no-untyped-d
     files : ndarray of int32, shape (n, 2)
     ranks : ndarray of int64, shape (n,)
         The worker behind each, or -1.
-    expected : tuple of ndarray
+    expected : Expected
         `Lanes.expected`.
     timeout_ns : int
     """
@@ -169,16 +173,16 @@ def await_turn(files, ranks, expected, timeout_ns):  # type: ignore[no-untyped-d
                 continue
             if events != _POLLIN or ranks[i] < 0:
                 return OTHER
-            turn = _take_all(files[i, 0], ranks[i], buffer, expected)
-            if turn != TAKEN:
-                return turn
+            outcome = _take_all(files[i, 0], ranks[i], buffer, expected)
+            if outcome != TAKEN:
+                return outcome
 
 
 # ---- a worker
 
 
 @_compiled
-def send_agains(fds, starts, packets, rounds, first, epoch):  # type: ignore[no-untyped-def]
+def send_agains(fds, starts, order, packets, rounds, first, epoch):  # type: ignore[no-untyped-def]
     """Send packets over several links; returns to how many of these, in order, they have gone.
 
     It is ``-1 - i`` if no more than a part has gone over link ``i``.
@@ -188,17 +192,20 @@ def send_agains(fds, starts, packets, rounds, first, epoch):  # type: ignore[no-
     fds : ndarray of int64, shape (L,)
     starts : ndarray of int64, shape (L + 1,)
         Which packets are whose.
+    order : ndarray of int64, shape (U,)
+        Which request each packet is.
     packets : ndarray of uint8, shape (U, PACKET_NBYTES)
         Requests, epochs and rounds are filled in.
     rounds : ndarray of int64, shape (U,)
+        Of each request.
     first, epoch : int
         The first request's number, and what all have in common.
     """
-    for u in range(packets.shape[0]):
-        packet = packets[u]
-        _set_field(packet, _REQUEST, first + u)
+    for k in range(packets.shape[0]):
+        packet = packets[k]
+        _set_field(packet, _REQUEST, first + order[k])
         _set_field(packet, _REQUEST + 16, epoch)
-        _set_field(packet, _REQUEST + 24, rounds[u])
+        _set_field(packet, _REQUEST + 24, rounds[order[k]])
     for i in range(fds.shape[0]):
         part = packets[starts[i] : starts[i + 1]]
         nbytes = part.size
@@ -209,12 +216,12 @@ def send_agains(fds, starts, packets, rounds, first, epoch):  # type: ignore[no-
 
 
 @_compiled
-def _take_sames(fd, buffer, first, places):  # type: ignore[no-untyped-def]
-    """How many answers a link has brought; less than 0 for something else."""
+def _take_sames(fd, link, buffer, first, whose, places):  # type: ignore[no-untyped-def]
+    """How many answers link number `link` has brought; less than 0 for something else."""
     nbytes, at, count = _peek(fd, buffer), 0, 0
     while at + PACKET_NBYTES <= nbytes and _is_packet(buffer, at, _SAME):
         unit, place = _field(buffer, at + _REQUEST) - first, _field(buffer, at + _REQUEST + 8)
-        if unit < 0 or unit >= places.size or places[unit] != 0 or place <= 0:
+        if unit < 0 or unit >= places.size or whose[unit] != link or places[unit] != 0 or place <= 0:
             break
         places[unit] = place
         count, at = count + 1, at + PACKET_NBYTES
@@ -224,7 +231,7 @@ def _take_sames(fd, buffer, first, places):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def await_sames(files, fds, first, places, spin_ns, timeout_ns):  # type: ignore[no-untyped-def]
+def await_sames(files, fds, first, whose, places, spin_ns, timeout_ns):  # type: ignore[no-untyped-def]
     """Wait until all requests have been answered: ALL, TIMED_OUT or OTHER.
 
     Parameters
@@ -234,6 +241,8 @@ def await_sames(files, fds, first, places, spin_ns, timeout_ns):  # type: ignore
         The links that answers come by, all of them among the files.
     first : int
         The number of the first request.
+    whose : ndarray of int64, shape (U,)
+        By which link each answer comes.
     places : ndarray of int64, shape (U,)
         0; an answer is written here.
     spin_ns : int
@@ -245,7 +254,7 @@ def await_sames(files, fds, first, places, spin_ns, timeout_ns):  # type: ignore
     begin = _now()
     while _now() - begin < spin_ns:
         for i in range(fds.shape[0]):
-            count = _take_sames(fds[i], buffer, first, places)
+            count = _take_sames(fds[i], i, buffer, first, whose, places)
             if count < 0:
                 return OTHER
             left -= count
@@ -260,12 +269,13 @@ def await_sames(files, fds, first, places, spin_ns, timeout_ns):  # type: ignore
             events = files[i, 1] >> 16
             if events == 0:
                 continue
-            known = False
+            link = -1
             for k in range(fds.shape[0]):
-                known |= fds[k] == files[i, 0]
-            if not known or events != _POLLIN:
+                if fds[k] == files[i, 0]:
+                    link = k
+            if link < 0 or events != _POLLIN:
                 return OTHER
-            count = _take_sames(files[i, 0], buffer, first, places)
+            count = _take_sames(files[i, 0], link, buffer, first, whose, places)
             if count <= 0:
                 return OTHER
             left -= count
@@ -283,13 +293,17 @@ def try_out() -> None:
         packets[0, :_HEAD_NBYTES], packets[0, _HEAD_NBYTES], packets[0, _KIND] = _HEAD, SHORT_FORM, _AGAIN
         starts, fds, places = np.array([0, 1]), np.array([ours.fileno()]), np.zeros(1, np.int64)
         files = np.array([[theirs.fileno(), _POLLIN]], np.int32)
-        rows, numbers = np.zeros((1, 4), np.int64), [np.zeros(1, np.int64) for _ in range(3)]
-        rounds, arrived, counts = np.array([[3, 5]]), np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
-        expected = (rows, *numbers, rounds, arrived, counts)
-        sent = send_agains(fds, starts, packets, np.array([5]), 7, 3)
-        turn = await_turn(files, np.array([0]), expected, 0)
-        missing = await_sames(files, fds, 7, places, 0, 0)
-        if (sent, turn, missing, arrived[0, 0]) != (1, 0, TIMED_OUT, 7):
-            raise OSError(f"compiled loops: sent {sent}, turn {turn}, {missing}, request {arrived[0, 0]}")
-        take(0, 7, 0, 3, 5, *expected)
+        rows, (numbers, turns, since, counts) = np.zeros((1, 4), np.int64), np.zeros((4, 1), np.int64)
+        expected = Expected(
+            rows, numbers, turns, since, np.array([[3, 5]]), np.zeros((1, 1), np.int64), counts
+        )
+        sent = send_agains(fds, starts, np.array([0]), packets, np.array([5]), 7, 3)
+        outcomes = [await_turn(files, np.array([0]), expected, 0) for _ in range(2)]
+        outcomes.append(take(0, 7, 0, 3, 5, expected))
+        whose = np.array([0])
+        outcomes += [await_sames(files, fds, 7, whose, places, 0, 0)]
+        ours.send(packets.tobytes())
+        outcomes += [await_sames(files, np.array([theirs.fileno()]), 7, whose, places, 0, 0)]
+        if [sent, *outcomes, expected.arrived[0, 0]] != [1, 0, TIMED_OUT, OTHER, TIMED_OUT, OTHER, 7]:
+            raise OSError(f"compiled loops: {sent}, {outcomes}, {expected.arrived}")
         processor()

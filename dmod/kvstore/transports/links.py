@@ -12,6 +12,7 @@ Everything that a peer says is checked: sizes, places and descriptors. What is n
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
@@ -103,6 +104,11 @@ class Link:
         """Give what is left to be sent so long to leave."""
         self._socket.settimeout(timeout_s)
         self.flush()
+
+    def cut(self) -> None:
+        """Let both ends find that the connection has ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; what has been received stays readable."""
