@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,6 +149,62 @@ def trips(directory: Path, count: str = "1000000") -> None:
         if step == 120:
             print("under way", flush=True)
     np.savez(directory / f"rank{kv.rank}.npz", weights=weights, trips=arrived[0])
+
+
+def interrupted_anywhere(directory: Path) -> None:
+    """One worker gets a Ctrl-C at every Python call of a step, one after the other; no sum may be wrong."""
+    kv, total, given = (
+        create("dist_sync"),
+        np.zeros(LAYOUT.size, "f4"),
+        gradient_buffer(LAYOUT.size, "float32"),
+    )
+    kv.init_flat("flat", LAYOUT, [total], mode="sum")
+    arrived, [piece] = count_trips(), kv._client.state._keys["flat"].pieces
+    uninterrupted = False
+    for step in range(1000):
+        given[:] = 10 * step + kv.rank
+        if step == 30:
+            while compiled_links() is None:
+                time.sleep(0.01)
+            kv.barrier()
+        if step >= 60 and kv.rank == 0 and not uninterrupted:
+            before = piece.round
+            uninterrupted = not is_interrupted_at(
+                step - 60, lambda: kv.pushpull_flat("flat", [given], [total])
+            )
+            kv.settle()
+            if piece.round == before:  # it was before anything had been done
+                kv.pushpull_flat("flat", [given], [total])
+            kv.pushpull_flat("flat", [given], [total])  # the answer before may not have been seen
+        else:
+            kv.pushpull_flat("flat", [given], [total])
+            if step >= 60:
+                kv.pushpull_flat("flat", [given], [total])
+        assert (total == 20 * step + 1).all(), (step, total[0])
+        if step == 150:
+            print(f"trips {arrived[0]}, all calls interrupted: {uninterrupted}", flush=True)
+            return
+
+
+def is_interrupted_at(count: int, call: Callable[[], None]) -> bool:
+    """Whether a call has made more than so many calls in Python, and was interrupted at the next one."""
+    left = [count]
+
+    def look(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and "/dmod/kvstore/" in frame.f_code.co_filename:
+            left[0] -= 1
+            if left[0] < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    sys.setprofile(look)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 def count_trips() -> list[int]:

@@ -50,6 +50,14 @@ def test_what_compiled_code_carries_has_the_same_bits(
         assert fast["trips"] > 80 and slow["trips"] == 0
 
 
+def test_a_step_may_be_interrupted_anywhere(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 2, 1) as cluster:
+        cluster.run("interrupted_anywhere")
+        said = [process.output for name, process in cluster.processes.items() if name.startswith("worker")]
+    assert any("all calls interrupted: True" in text for text in said), said
+    assert all(int(text.split("trips ")[1].split(",")[0]) > 50 for text in said), said
+
+
 def test_where_shared_memory_is_used_up_arrays_travel_through_sockets(tmp_path: Path) -> None:
     with Cluster(tmp_path, 2, 1, DMOD_UNIT_BYTES=1 << 16, DMOD_SHM_BYTES=1 << 17) as cluster:
         cluster.run("sums")

@@ -19,7 +19,9 @@ import numpy as np
 from numba import types
 
 from dmod.device.compiled_math import compiled
+from dmod.kvstore import lanes, wire
 from dmod.kvstore.lanes import OTHER, TAKEN, TIMED_OUT, Expected
+from dmod.kvstore.transports import links
 from dmod.kvstore.transports.links import head_of_one
 from dmod.kvstore.wire import SHORT_FORM, SHORT_NBYTES
 
@@ -50,7 +52,7 @@ _clock_gettime = _libc("clock_gettime", _number(_number, _pointer))
 _sched_yield = _libc("sched_yield", _number())
 _sched_getcpu = _libc("sched_getcpu", _number())
 
-_compiled = partial(compiled, nogil=True)
+_compiled = partial(compiled, nogil=True, uses=(lanes.__file__, links.__file__, wire.__file__))
 
 
 @_compiled

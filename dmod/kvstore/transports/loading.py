@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from typing import Any
@@ -24,6 +25,7 @@ class _Loading(threading.Thread):
         try:
             if compiled_kernels() is None:
                 return
+            _keep_forks_whole()
             from dmod.kvstore.transports import compiled_links
 
             compiled_links.try_out()
@@ -31,6 +33,14 @@ class _Loading(threading.Thread):
             logger.info("messages that repeat are not dealt with by compiled code: %s", error)
             return
         self.module = compiled_links
+
+
+def _keep_forks_whole() -> None:
+    """Let forks wait while this thread compiles: a child would find numba's lock closed for ever."""
+    from numba.core.compiler_lock import global_compiler_lock as lock
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @cache
