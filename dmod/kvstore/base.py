@@ -349,6 +349,11 @@ class KVStore(KVStoreBase):
         raise NotImplementedError
 
     @property
+    def keeps_weights(self) -> bool:
+        """Whether an optimizer in the store updates weights of its own, and not those of this process."""
+        return False
+
+    @property
     def prefers_overlap(self) -> bool:
         """Whether gradients should leave early: as ``DMOD_OVERLAP`` says, else if a server is elsewhere."""
         return False

@@ -39,6 +39,8 @@ __all__ = ["Client"]
 _LONGEST_WAIT_S = 1.0
 """A wait looks at its signals and timers at least so often."""
 
+_LONG_WAIT_S = 30.0
+"""A wait that takes so long is told of, and then each time that it has taken twice as long."""
 _SPIN_S = 0.0002
 """About what a small exchange takes: to sleep and be woken takes 40 us of a small step's 420."""
 
@@ -305,10 +307,16 @@ class Client:
 
     def _wait(self, number: int) -> Any:
         self.state.while_waiting()
+        since, say_s = 0.0, _LONG_WAIT_S
         while number not in self._results:
             if self._lost is not None:
                 raise self._lost
             self._step()
+            since = since or time.monotonic()
+            if time.monotonic() - since >= say_s:
+                for text in self.state.waits(time.monotonic(), say_s)[:1]:
+                    log.warning("%s; it is given up after %g s (DMOD_WAIT_S)", text, self._settings.wait_s)
+                say_s *= 2
         result = self._results.pop(number)
         if isinstance(result, Failed):
             raise result.error

@@ -318,6 +318,10 @@ class DistStore(KVStore):
         self._client.wait(list(begun.values()))
 
     @property
+    def keeps_weights(self) -> bool:
+        return True
+
+    @property
     def prefers_overlap(self) -> bool:
         wanted = settings().overlap
         if wanted is not None:

@@ -91,7 +91,7 @@ def difference(theirs: Init, ours: Init) -> str:
     if theirs.layout != ours.layout:
         return _layout_difference(theirs.layout, ours.layout)
     for name, what in (
-        ("digest", "symbol digest"),
+        ("digest", "another network: symbol digest"),
         ("mode", "mode"),
         ("order", "initialised as number"),
         ("cuts", "cut into units (is DMOD_UNIT_BYTES the same everywhere?)"),

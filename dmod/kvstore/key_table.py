@@ -328,8 +328,10 @@ def _config_difference(rank: int, ours: dict[str, Any], other: int, theirs: dict
     for name in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(name, "not given"), theirs.get(name, "not given")
         if a != b:
+            batches = " (1 / the samples of a step, if you gave none: are the batches equally large?)"
             return (
-                f"{name} is {a!r} on worker {rank}, but {b!r} on worker {other}; use the same on all workers"
+                f"{name} is {a!r} on worker {rank}, but {b!r} on worker {other}"
+                f"{batches if name.endswith('rescale_grad') else ''}; use the same on all workers"
             )
     return f"workers {rank} and {other} have different optimizers"
 

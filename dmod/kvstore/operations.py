@@ -413,6 +413,14 @@ class Operations:
             elif now - request.sent >= self._wait_s:
                 self._fail(operation, DeadlineError(self._waiting_text(request, now)))
 
+    def waits(self, now: float, since_s: float) -> list[str]:
+        """What has not been answered for so many seconds, and whom that waits for."""
+        return [
+            self._waiting_text(request, now)
+            for request in self._outstanding.unanswered.values()
+            if now - request.sent >= since_s and not request.operation.closed
+        ]
+
     def _waiting_text(self, request: Request, now: float) -> str:
         rounds = request.rounds
         which = f" in round {max(rounds)}" if rounds else ""

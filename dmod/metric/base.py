@@ -92,7 +92,8 @@ class EvalMetric:
     """Base of all metrics: a sum over instances, since the last `reset` and since the last `reset_local`.
 
     A metric of one's own defines `update`, which adds to ``sum_metric`` and ``num_inst``. If it adds to
-    ``global_sum_metric`` and ``global_num_inst`` too, it passes ``has_global_stats=True``.
+    ``global_sum_metric`` and ``global_num_inst`` too, it passes ``has_global_stats=True``; if it does not,
+    `reset_local` keeps what it has added, for `get_global`, unless it has a `reset_local` of its own.
 
     Parameters
     ----------
@@ -181,7 +182,7 @@ class EvalMetric:
             return None
         if self._has_global_stats:
             return float(self.global_sum_metric), float(self.global_num_inst)
-        return float(self.sum_metric), float(self.num_inst)
+        return float(self._sum_before + self.sum_metric), float(self._num_before + self.num_inst)
 
     def figure_of(self, total: float, count: float) -> float:
         """The metric's value for a sum over `count` instances."""
@@ -205,9 +206,14 @@ class EvalMetric:
         self.sum_metric: Any = 0.0
         self.global_num_inst = 0
         self.global_sum_metric: Any = 0.0
+        self._num_before = 0  # what `reset_local` has taken from a metric without global sums
+        self._sum_before: Any = 0.0
 
     def reset_local(self) -> None:
         """Forget what `get` counts, but not what `get_global` does."""
+        if not self._has_global_stats:  # `update` adds to the local ones only
+            self._num_before += self.num_inst
+            self._sum_before = self._sum_before + self.sum_metric
         self.num_inst = 0
         self.sum_metric = 0.0
 
@@ -225,7 +231,9 @@ class EvalMetric:
         """The name and the value since `reset`."""
         if self._has_global_stats:
             return self.name, self._result(self.global_sum_metric, self.global_num_inst)
-        return self.get()
+        if self.tally() is None or not self._num_before:
+            return self.get()
+        return self.name, self._result(self._sum_before + self.sum_metric, self._num_before + self.num_inst)
 
     def get_name_value(self) -> list[tuple[str, float]]:
         """`get` as a list of pairs."""
@@ -233,7 +241,9 @@ class EvalMetric:
 
     def get_global_name_value(self) -> list[tuple[str, float]]:
         """`get_global` as a list of pairs."""
-        return _as_pairs(*self.get_global()) if self._has_global_stats else self.get_name_value()
+        if self._has_global_stats or self._num_before:
+            return _as_pairs(*self.get_global())
+        return self.get_name_value()
 
 
 def _level_of_user() -> int:

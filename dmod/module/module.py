@@ -22,7 +22,7 @@ from dmod.log import logger as dmod_logger
 from dmod.module.device_states import read_devices, write_devices
 from dmod.module.given_values import check_given, check_known, check_shapes
 from dmod.module.inputs import Inputs
-from dmod.module.optimizing import create_optimizer, create_store
+from dmod.module.optimizing import create_optimizer, create_store, note_installed
 from dmod.module.symbol_module import SymbolModule
 from dmod.ndarray import NDArray, array
 from dmod.optimizer import OptimizerStates
@@ -89,6 +89,7 @@ class Module(SymbolModule):
         inputs = Inputs(symbol, data_names, label_names, state_names, fixed_param_names)
         super().__init__(symbol, inputs, logger, context, work_load_list, group2ctxs)
         inputs.warn(logger)
+        self._warned = False
         self._compression_params = compression_params
         if compression_params:
             Compression.parse(compression_params)  # complain here, rather than when there is a store
@@ -211,10 +212,27 @@ class Module(SymbolModule):
                     given[name].copyto(values[name])
                 elif initializer is not None:
                     self._initialize(initializer, InitDesc(name, attrs.get(name)), values[name])
+        self._warn_of_servers(new_args)
         self._arg_params, self._aux_params = new_args, new_aux
         self.params_initialized = True
         self._params_dirty = False
         self._params.write(new_args, new_aux)
+
+    def _warn_of_servers(self, args: Mapping[str, NDArray]) -> None:
+        """Say once that other parameters than there were, which are set now, do not last, if so."""
+        if not self.optimizer_initialized or self._kvstore is None or self._params is None or self._warned:
+            return
+        if not (self._strategy.in_store and self._kvstore.keeps_weights):
+            return
+        now, aux = self._params.host_arrays()
+        self._params.read(now, aux)
+        if any((now[name].asnumpy() != value.asnumpy()).any() for name, value in args.items()):
+            self._warned = True
+            self.logger.warning(
+                "The parameters that are set now last until the next update only: the servers keep the "
+                "weights. init_optimizer(kvstore=..., force_init=True) by all workers gives them those of "
+                "worker 0; with DMOD_UPDATE_ON_KVSTORE=0 each worker keeps its own"
+            )
 
     def _initialize(self, initializer: Any, name: InitDesc, value: NDArray) -> None:
         try:
@@ -296,6 +314,8 @@ class Module(SymbolModule):
         digest = digest_of([self._symbol])
         update_on_kvstore = settings().update_on_kvstore
         self._strategy = choose_strategy(store, self._optimizer, self._params, digest, update_on_kvstore)
+        if store is not None and self._strategy.in_store:
+            note_installed(self, store, self._optimizer, self.logger)
         self.optimizer_initialized = True
         self._params_dirty = True
         if self._states_to_load is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import dmod.optimizer as opt
 from dmod.base import InvalidArgument
 from dmod.symbol import Symbol
 
-__all__ = ["create_optimizer", "create_store"]
+__all__ = ["create_optimizer", "create_store", "note_installed"]
 
 
 def create_store(kvstore: Any, num_devices: int) -> kvs.KVStore | None:
@@ -24,6 +25,32 @@ def create_store(kvstore: Any, num_devices: int) -> kvs.KVStore | None:
     if num_devices == 1 and not kvs.KVStoreType.parse(kvstore).distributed:
         return None
     return kvs.create(kvstore)
+
+
+_INSTALLED: weakref.WeakKeyDictionary[kvs.KVStore, tuple[weakref.ref[Any], str]] = weakref.WeakKeyDictionary()
+"""Which module has given each store its optimizer, and which one."""
+
+
+def note_installed(module: Any, store: kvs.KVStore, optimizer: opt.Optimizer, logger: Any) -> None:
+    """A module has given a store its optimizer: warn if another module, which is there, has given another."""
+    try:
+        params = optimizer.to_config()["params"]
+    except opt.NotSerializable:
+        params = {}
+    told = ", ".join(f"{name}={params[name]!r}" for name in _TOLD if params.get(name) is not None)
+    own = f"{type(optimizer).__name__}({told})"
+    other, others = _INSTALLED.get(store, (None, own))
+    if other is not None and other() not in (None, module) and others != own:
+        logger.warning(
+            "init_optimizer: this store now updates the parameters of all its modules by %s, also those of "
+            "the module that had asked for %s; with DMOD_UPDATE_ON_KVSTORE=0 each has its own optimizer",
+            own,
+            others,
+        )
+    _INSTALLED[store] = weakref.ref(module), own
+
+
+_TOLD = ("learning_rate", "momentum", "wd", "rescale_grad", "clip_gradient")
 
 
 def create_optimizer(

@@ -155,6 +155,7 @@ class WithSparse:
 
     def __init__(self, dense: Any, sparse: SparseUpdate):
         self._dense, self._sparse = dense, sparse
+        self.in_store = dense.in_store
 
     def update(self) -> None:
         """See `UpdateStrategy`. A round that is dropped is dropped by the first sum, before any update."""

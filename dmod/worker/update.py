@@ -10,6 +10,7 @@ optimizer that only knows single arrays is applied array by array in the workers
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -41,7 +42,15 @@ _log = logging.getLogger("dmod")
 
 
 class UpdateStrategy(Protocol):
-    """What a module asks of a strategy."""
+    """What a module asks of a strategy.
+
+    Attributes
+    ----------
+    in_store : bool
+        Whether the optimizer runs in the store, which then knows it as it was when it was installed.
+    """
+
+    in_store: bool
 
     def update(self) -> None:
         """Update the parameters on all devices from the gradients there."""
@@ -124,6 +133,8 @@ def _config(optimizer: Optimizer) -> dict[str, Any] | None:
 class LocalUpdate:
     """One device, no store."""
 
+    in_store = False
+
     def __init__(self, optimizer: Optimizer, params: ParameterSet):
         self._applier = _Applier(optimizer, params)
 
@@ -149,6 +160,8 @@ class LocalUpdate:
 
 class _WithStore:
     """What strategies with a store share: registered flat buffers, and the mean of auxiliary states."""
+
+    in_store = False
 
     def __init__(self, store: KVStore, params: ParameterSet, digest: str, mode: str):
         self.store, self.params = store, params
@@ -221,14 +234,33 @@ def _names(prefix: str, groups: list[FlatGroup]) -> list[str]:
 class StoreUpdate(_WithStore):
     """The store sums over all devices and workers, and runs the optimizer."""
 
-    def __init__(self, store: KVStore, params: ParameterSet, digest: str = ""):
+    in_store = True
+
+    def __init__(self, store: KVStore, params: ParameterSet, optimizer: Optimizer, digest: str = ""):
         super().__init__(store, params, digest, "update")
+        self._optimizer, self._installed = optimizer, _adjustable(optimizer)
         self._open_windows()
 
     def update(self) -> None:
         """Push the gradients, get the new weights."""
         for name, group, outs in self.exchanged():
             self.store.pushpull_flat(name, group.grads, outs)
+
+    def end_epoch(self) -> None:
+        """See `_WithStore.end_epoch`; says so if the optimizer has been changed, which servers do not see."""
+        now = _adjustable(self._optimizer)
+        if self.store.keeps_weights and now != self._installed:
+            changed = ", ".join(
+                f"{k} {self._installed[k]} -> {now[k]}" for k in now if now[k] != self._installed[k]
+            )
+            self._installed = now
+            _log.warning(
+                "The optimizer has been changed in this worker (%s), and the servers go on with the one that "
+                "was installed: use an lr_scheduler, init_optimizer(kvstore=..., force_init=True) by all "
+                "workers, or DMOD_UPDATE_ON_KVSTORE=0",
+                changed,
+            )
+        super().end_epoch()
 
     def exchanged(self) -> list[tuple[str, FlatGroup, list[Any]]]:
         return [(name, group, group.values) for name, group in self._groups()]
@@ -277,6 +309,12 @@ class SummedUpdate(_WithStore):
         self._applier.set_states(states)
 
 
+def _adjustable(optimizer: Optimizer) -> dict[str, Any]:
+    """What training loops change by hand."""
+    names = ("lr", "wd", "lr_mult", "wd_mult", "rescale_grad", "clip_gradient")
+    return {name: copy.copy(getattr(optimizer, name, None)) for name in names}
+
+
 def _sum_buffer(group: FlatGroup) -> Any:
     memory = backend(group.contexts[0])
     size, dtype = group.layout.size, group.layout.dtype
@@ -321,7 +359,7 @@ def _dense_strategy(
         except NotSerializable as error:
             _log.info("The optimizer runs in the workers: %s", error)
         else:
-            return StoreUpdate(store, params, digest)
+            return StoreUpdate(store, params, optimizer, digest)
     if store.asynchronous:
         raise InvalidArgument(
             f"init_optimizer: in a {store.type!r} store the servers run the optimizer, and they cannot run "

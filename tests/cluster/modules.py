@@ -188,6 +188,8 @@ def scribbles(directory: Path) -> None:
         optimizer_params=OPTIMIZER,
         batch_end_callback=scribble,
     )
+    module.optimizer.lr *= 2
+    module.fit(batches(6, kv.rank), num_epoch=1, kvstore=kv)
     (directory / f"shown{kv.rank}").write_text(str(sum(window.shown_nbytes for window in open_windows())))
     save(module, directory / f"scribbles{kv.rank}.npz")
     kv.barrier()

@@ -75,6 +75,9 @@ def test_what_a_worker_writes_to_its_weights_is_nobody_elses(tmp_path: Path, on_
         (tmp_path / transport).mkdir()
         with Cluster(tmp_path, 2, 2, DMOD_TRANSPORT=transport, **settings) as cluster:
             cluster.run_script(MODULES, "scribbles", tmp_path / transport)
+            said = "".join(process.output for process in cluster.processes.values())
+            assert said.count("last until the next update only") == 2 * on_servers  # once by each worker
+            assert ("lr 0.1 -> 0.2), and the servers go on" in said) == on_servers, said
     for rank in range(2):
         equal(tmp_path / "auto" / f"scribbles{rank}.npz", tmp_path / "tcp" / f"scribbles{rank}.npz")
         assert int((tmp_path / "auto" / f"shown{rank}").read_text()) >= 4 * 4096 * modules.FEATURES

@@ -389,6 +389,16 @@ def test_errors_of_the_server_are_raised_by_their_kind(code: str, kind: type[MXN
     assert type(bench.error(number)) is kind and str(bench.error(number)) == "the text" + waited
 
 
+def test_long_waits_can_be_told_of() -> None:
+    bench = Bench(wait_s=600.0)
+    bench.init("w")
+    bench.pushpull("w")
+    bench.answer(PushPull, lambda request: Pending(request, ("worker 1",)))
+    assert bench.client.waits(29.0, 30.0) == []
+    [text] = bench.client.waits(31.0, 30.0)
+    assert "pushpull('w'): after 31.0 s server 0" in text and "waits for worker 1 in round 1" in text
+
+
 def test_a_failed_operation_ends_at_once_and_late_answers_do_not_touch_its_arrays() -> None:
     bench = Bench(2)
     layout = FlatLayout.plan([(0, "w", (128,))], "float32")

@@ -261,3 +261,25 @@ def test_a_registered_metric_is_found_by_name() -> None:
 
 def test_a_metric_prints_its_values() -> None:
     assert str(feed(metrics.create("acc"), [1, 0], SCORES[:2])) == "EvalMetric: {'accuracy': 1.0}"
+
+
+def test_a_metric_that_keeps_no_global_sums_has_them_all_the_same():
+    """Speedometer forgets the local ones now and then; the figure of an epoch is over all of it."""
+
+    class Error(metrics.EvalMetric):
+        def update(self, labels, preds):
+            self.sum_metric += float((preds[0].asnumpy().argmax(1) != labels[0].asnumpy()).sum())
+            self.num_inst += len(labels[0])
+
+    metric, right = Error("error"), [array([[0, 1], [0, 1]])]
+    for labels in ([1, 1], [0, 0], [1, 1]):
+        metric.update([array(labels)], right)
+        assert metric.get() == ("error", float(labels == [0, 0]))
+        metric.reset_local()
+    assert metric.get_global() == ("error", 2 / 6) and metric.get_global_name_value() == [("error", 2 / 6)]
+    assert metric.tally() == (2.0, 6.0)
+    copy = Error("error")
+    copy.load_state_dict(metric.state_dict())
+    assert copy.get_global() == ("error", 2 / 6)
+    metric.reset()
+    assert np.isnan(metric.get_global()[1])

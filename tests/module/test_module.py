@@ -586,3 +586,21 @@ def test_a_store_with_an_optimizer_only_sums_for_a_module_that_updates_itself():
         mod.update()
         results.append(params_of(mod))
     assert_equal(*results)
+
+
+def test_a_store_has_the_optimizer_of_the_last_module(caplog):
+    store = mx.kv.create("local")
+    data = mx.io.NDArrayIter(np.ones((4, 3), "f"), np.zeros(4, "f"), 4)
+    rates = (0.1, 0.1, 0.2)
+    weights = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc")
+    modules = [mx.mod.Module(mx.sym.SoftmaxOutput(weights, name="softmax")) for _ in rates]
+    for module, rate in zip(modules, rates, strict=True):
+        assert not caplog.records
+        module.bind(data.provide_data, data.provide_label)
+        module.init_params()
+        with caplog.at_level(logging.WARNING, "dmod"):
+            module.init_optimizer(kvstore=store, optimizer_params={"learning_rate": rate})
+    assert (
+        "all its modules by SGD(learning_rate=0.2" in caplog.text
+        and "asked for SGD(learning_rate=0.1" in caplog.text
+    )
