@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class SweepResult:
         rows, found = [], []
         for result in grid:
             metrics = result.metrics or {}
-            trial = str(metrics.get("trial_id") or Path(result.path).name.removeprefix("trial_"))
+            # Not the id among the metrics: with another's checkpoint a trial gets its metrics, too.
+            trial = Path(result.path).name.removeprefix("trial_")
             value = metrics.get(metric)
             values = {name: v for name, v in metrics.items() if name.startswith(("train-", "validation-"))}
             row = {"trial": trial, **(result.config or {}), **values}
@@ -62,7 +64,9 @@ class SweepResult:
         if found:
             choose = min if mode == "min" else max
             top = choose(value for value, _, _ in found)
-            best = min((trial, result) for value, trial, result in found if value == top)[1]
+            best = min(
+                [(trial, result) for value, trial, result in found if value == top], key=itemgetter(0)
+            )[1]
         return cls(table.reset_index(drop=True), best, metric, mode, directory, curves)
 
     def __str__(self) -> str:

@@ -312,16 +312,23 @@ def test_population_based_training(cluster: Any, data: str, tmp_path: Path) -> N
         name="pbt",
         say=lambda text: None,
     )
-    (donor,) = found.table[found.table["lr"] == 0.3]["trial"]
-    ((taker, rate),) = found.table[found.table["lr"] != 0.3][["trial", "lr"]].to_numpy()
-    assert rate in (0.3 * 0.8, 0.3 * 1.2)
-    assert set(found.table["epochs_run"]) == {3} and set(found.table["error"]) == {""}
-    epochs, values = zip(*found.curves[taker], strict=True)
-    assert epochs == (1, 2, 3) and values[1] < 0.1 and found.curves[donor][1][1] > 0.8 and values[2] > 0.8
+    assert len(set(found.table["trial"])) == 2 and set(found.table["error"]) == {""}
+    donor, taker = sorted(found.curves, key=lambda trial: -found.curves[trial][1][1])
+    rows = found.table.set_index("trial")
+    assert rows["lr"][donor] == 0.3 and rows["epochs_run"][donor] == 3
+    assert found.curves[donor][1][1] > 0.8 and found.curves[taker][1][1] < 0.1
     assert list(Path(found.best.checkpoint.path).glob("*/manifest.json"))
     (log,) = (tmp_path / "pbt" / "trials" / taker).iterdir()  # no working copies are left
+    if (
+        len(found.curves[taker]) == 2
+    ):  # on a busy machine, seldom: nothing was left to be done when it took over
+        assert rows["epochs_run"][taker] == 2 and rows["lr"][taker] == 0.3
+        return
+    epochs, values = zip(*found.curves[taker], strict=True)
+    assert epochs == (1, 2, 3) and values[2] > 0.8 and rows["epochs_run"][taker] == 3
+    assert rows["lr"][taker] in (0.3 * 0.8, 0.3 * 1.2)
     assert "checkpoint-000002: epoch 2, batch 0" in log.read_text()
-    assert f"learning_rate 0.3 then, {rate:g} now" in log.read_text()
+    assert f"learning_rate 0.3 then, {rows['lr'][taker]:g} now" in log.read_text()
 
 
 def test_a_trial_of_several_workers_pauses_and_resumes(cluster: Any, data: str, tmp_path: Path) -> None:
