@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from functools import cache
 from typing import Any
@@ -49,5 +50,9 @@ def _loading() -> _Loading:
 
 
 def compiled_links() -> Any:
-    """The module `compiled_links`; None while it is being loaded, and without numba for ever."""
-    return _loading().module
+    """The module `compiled_links`; None while it is being loaded, and without numba for ever.
+
+    A process that has no other use for numba, such as a server that only adds up, does not load it for this:
+    it takes 125 MB.
+    """
+    return _loading().module if "numba" in sys.modules else None
