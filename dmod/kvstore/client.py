@@ -206,9 +206,7 @@ class Client:
             try:
                 number, actions = operation(*args, now=time.monotonic(), **kwargs)
                 self._carry_out(actions)
-            except (
-                BaseException
-            ) as error:  # Ctrl-C: what has not left is sent when its server is asked after it
+            except BaseException as error:  # Ctrl-C: what has not left is sent when its server is asked
                 left = self.state.under_way
                 if number is not None:
                     self.interrupted.append(number)
@@ -263,7 +261,9 @@ class Client:
                 return False
             if trip.send(express.first, self.state.epoch, express.rounds):
                 self.state.while_waiting()
-                if trip.await_answers(self._wait_s()) and self.state.arrived(trip.places):
+                if trip.await_answers(self._wait_s(self.state.next_timer())) and self.state.arrived(
+                    trip.places
+                ):
                     return True
             goes_on = True
             self._carry_out(self.state.go_on(trip.sent, trip.places, time.monotonic()))
@@ -322,9 +322,9 @@ class Client:
             raise result.error
         return result.result
 
-    def _wait_s(self, timer: float | None = None) -> float:
-        """How long to wait for the next event."""
-        timer = self.state.next_timer() if timer is None else timer
+    @staticmethod
+    def _wait_s(timer: float | None) -> float:
+        """How long to wait for the next event, if the next timer is at `timer`."""
         return _LONGEST_WAIT_S if timer is None else min(max(0.0, timer - time.monotonic()), _LONGEST_WAIT_S)
 
     def _step(self) -> None:

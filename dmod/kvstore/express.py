@@ -192,9 +192,17 @@ class ExpressOperations(Operations):
         first = self._outstanding.next_numbers(len(rounds))
         under_way = Express(self._last_operation + 1, call, now, first, rounds)
         self._last_operation, self._under_way = under_way.number, under_way
-        under_way.advance()
-        self._rounds = max(self._rounds, *rounds)
+        self._advance(under_way)
         return under_way
+
+    def _advance(self, under_way: Express) -> None:
+        under_way.advance()
+        self._rounds = max(self._rounds, *under_way.rounds)
+
+    def _make_good(self, under_way: Express) -> None:
+        """Do, or do again, what belongs to a call that is under way, and make its requests."""
+        self._advance(under_way)
+        under_way.write_down(self.epoch)
 
     def _may_leave(self, call: RepeatedCall) -> bool:
         """Whether it is known on all its servers, and nothing else goes on."""
@@ -234,9 +242,7 @@ class ExpressOperations(Operations):
         under_way = self._under_way
         if under_way is None:
             return []
-        under_way.advance()
-        self._rounds = max(self._rounds, *under_way.rounds)
-        under_way.write_down(self.epoch)
+        self._make_good(under_way)
         # What has been sent already is known to its server: it adds nothing twice.
         actions: list[Action] = [] if sent else under_way.sends()
         for number, (unit, _), place in zip(
@@ -252,8 +258,7 @@ class ExpressOperations(Operations):
         if under_way is None:
             return
         if not under_way.waiting:  # it was interrupted
-            under_way.advance()
-            under_way.write_down(self.epoch)
+            self._make_good(under_way)
         call = under_way.call
         operation = self._operations[under_way.number] = Operation(under_way.number, call.what)
         for number, (peer, unit, repeat, again, staged) in under_way.waiting.items():

@@ -13,6 +13,7 @@ import numpy as np
 
 from dmod.kvstore.actions import SCHEDULER, Action, Joined, Lost, Payload, Peer, Send
 from dmod.kvstore.key_table import MakeUpdater
+from dmod.kvstore.lanes import Lanes
 from dmod.kvstore.member_state import MemberState, Phase
 from dmod.kvstore.messages import (
     Ack,
@@ -80,6 +81,8 @@ class ServerState(ServerTurns):
         super().__init__(member, make_updater, allocate, shared)
         self.member = member
         self.violations = 0
+        self._ranks: dict[Peer, int] = {}  # who has said Hello
+        self.lanes = Lanes(self._ranks)
         self._early_hellos: dict[Peer, Hello] = {}  # before there was a view
 
     # -- events

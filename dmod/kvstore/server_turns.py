@@ -5,19 +5,14 @@ Nothing here can be told from the outside, but that it is done sooner than in `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from dmod.kvstore.actions import Action, Peer, Send
-from dmod.kvstore.key_table import MakeUpdater
 from dmod.kvstore.lanes import TAKEN, Lanes
-from dmod.kvstore.member_state import MemberState
 from dmod.kvstore.messages import Again, Error, Same
 from dmod.kvstore.server_requests import Refused, Request
 from dmod.kvstore.server_rounds import ServerRounds
 from dmod.kvstore.standing import Standing
-from dmod.kvstore.tree import Allocate
 from dmod.kvstore.turns import Arrival, Turn
 
 __all__ = ["ServerTurns"]
@@ -26,27 +21,13 @@ __all__ = ["ServerTurns"]
 class ServerTurns(ServerRounds):
     """The rounds of a server, of which those that repeat are dealt with in turns.
 
-    Parameters
-    ----------
-    member, make_updater, allocate, shared
-        See `ServerState`.
-
     Attributes
     ----------
     lanes : Lanes
         What is expected; `end_lane` is for whoever sees that it has come.
     """
 
-    def __init__(
-        self,
-        member: MemberState,
-        make_updater: MakeUpdater,
-        allocate: Allocate,
-        shared: Callable[[np.ndarray], bool],
-    ):
-        super().__init__(member, make_updater, allocate, shared)
-        self._ranks: dict[Peer, int] = {}  # who has said Hello
-        self.lanes = Lanes(self._ranks)
+    lanes: Lanes
 
     def _again_in_turn(self, peer: Peer, rank: int, message: Again) -> list[Action] | None:
         """`_again` where it is one of those that are expected; None, and nothing is done, where it is not."""

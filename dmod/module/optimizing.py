@@ -29,6 +29,8 @@ def create_store(kvstore: Any, num_devices: int) -> kvs.KVStore | None:
 
 _INSTALLED: weakref.WeakKeyDictionary[kvs.KVStore, tuple[weakref.ref[Any], str]] = weakref.WeakKeyDictionary()
 """Which module has given each store its optimizer, and which one."""
+_TOLD = ("learning_rate", "momentum", "wd", "rescale_grad", "clip_gradient")
+"""The parameters of an optimizer by which it is told from others."""
 
 
 def note_installed(module: Any, store: kvs.KVStore, optimizer: opt.Optimizer, logger: Any) -> None:
@@ -48,9 +50,6 @@ def note_installed(module: Any, store: kvs.KVStore, optimizer: opt.Optimizer, lo
             others,
         )
     _INSTALLED[store] = weakref.ref(module), own
-
-
-_TOLD = ("learning_rate", "momentum", "wd", "rescale_grad", "clip_gradient")
 
 
 def create_optimizer(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from dmod.kvstore.actions import Peer
-from dmod.kvstore.lanes import Lanes
 
 if TYPE_CHECKING:
+    from dmod.kvstore.lanes import Lanes
     from dmod.kvstore.transports.trips import Trip
 
 __all__ = ["Endpoint", "Frame", "Transport"]

@@ -13,20 +13,22 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import zmq
 
 from dmod.base import ProtocolError
 from dmod.kvstore.actions import Peer
-from dmod.kvstore.lanes import Lanes
 from dmod.kvstore.transports.base import Endpoint, Frame
 from dmod.kvstore.transports.links import Link, credentials
 from dmod.kvstore.transports.loading import compiled_links
 from dmod.kvstore.transports.segments import Arena, process_arena
 from dmod.kvstore.transports.trips import Trip
 from dmod.kvstore.transports.zeromq import ZmqEndpoint, ZmqTransport
+
+if TYPE_CHECKING:
+    from dmod.kvstore.lanes import Lanes
 
 __all__ = ["SCHEME", "ShmTransport"]
 

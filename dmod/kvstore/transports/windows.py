@@ -144,12 +144,14 @@ class Shown:
         """
         usage = resource.getrusage(resource.RUSAGE_SELF)
         faults = usage.ru_minflt + usage.ru_majflt
-        if faults == self._faults:
-            return
+        if faults != self._faults:
+            self._drop_copies()
+            self._faults = faults  # only now: it may have been interrupted
+
+    def _drop_copies(self) -> None:
         os.preadv(_pagemap(), [self._entries], self._address // _PAGE * _ENTRY_NBYTES)
         states = self._states >> np.uint64(_STATE_SHIFT)
         if states.min() == states.max() == _PRESENT_OF_FILE:
-            self._faults = faults
             return
         copied = np.flatnonzero((states != 0) & (states & np.uint64(_OF_FILE) == 0))
         for run in np.split(copied, np.flatnonzero(np.diff(copied) > 1) + 1):
@@ -157,7 +159,6 @@ class Shown:
                 address, nbytes = self._address + int(run[0]) * _PAGE, len(run) * _PAGE
                 _libc().madvise(address, nbytes, _DONTNEED)
                 _libc().madvise(address, nbytes, _POPULATE_READ)
-        self._faults = faults  # only now: it may have been interrupted
 
     def hide(self) -> None:
         """Be an array in private memory again."""
